@@ -41,7 +41,7 @@ transport::Frame make_expert_rows(const ExpertCall& call, std::vector<std::uint3
   const std::size_t rows = rows_sent.size();
   transport::Frame frame;
   frame.type = transport::FrameType::kExpertRows;
-  frame.layer = call.layer;
+  frame.layer = static_cast<std::uint16_t>(call.layer);
   frame.modality = static_cast<std::uint8_t>(call.modality);
   // The element types are the closest the format has: ids and masks are bit patterns (kNoExpert is
   // -1).

@@ -52,7 +52,7 @@ Result<void> RoutedExperts::send(const MoeStep& step, std::size_t modality, std:
   Question question{next_request_, modality, {}};
   auto frame = make_expert_rows(call, question.rows);
   if (question.rows.empty()) return {};
-  frame.request = next_request_++;
+  frame.sequence = next_request_++;
   MOESAIC_CHECK(exchange_->send(shard, std::move(frame)));
   open_.push_back(std::move(question));
   return {};
@@ -60,7 +60,7 @@ Result<void> RoutedExperts::send(const MoeStep& step, std::size_t modality, std:
 
 Result<void> RoutedExperts::take(const transport::Frame& frame) {
   const auto it = std::find_if(open_.begin(), open_.end(),
-                               [&](const Question& q) { return q.request == frame.request; });
+                               [&](const Question& q) { return q.request == frame.sequence; });
   if (it == open_.end()) return {};
   if (frame.type == transport::FrameType::kFailure) return tl::make_unexpected(read_failure(frame));
   MOESAIC_TRY(auto nodes, read_expert_nodes(frame, dispatch_.config().hidden));

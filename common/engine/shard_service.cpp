@@ -28,7 +28,7 @@ void ShardService::serve(std::uint32_t hidden, Compute compute, unsigned threads
     if (!result) ++failed_;
     ++batches_;
     auto frame = result ? std::move(*result) : make_failure(result.error());
-    frame.request = question->request;
+    frame.sequence = question->sequence;
     frame.layer = question->layer;
     frame.modality = question->modality;
     link_->answer(std::move(frame));

@@ -4,7 +4,7 @@
 #include "common/api/generation_defaults.hpp"
 #include "common/kernels/isa.hpp"
 #include "services/all_in_one/experts.hpp"
-#include "services/all_in_one/version.hpp"
+#include "common/base/version.hpp"
 
 namespace moesaic {
 namespace {

@@ -5,8 +5,8 @@
 
 #include "actors/contracts/actors.hpp"
 #include "actors/vision_encoder/visual_pipeline.hpp"
-#include "services/all_in_one/local_engine.hpp"
-#include "services/all_in_one/model_loader.hpp"
+#include "common/engine/make_engine.hpp"
+#include "common/engine/model_loader.hpp"
 
 namespace moesaic {
 

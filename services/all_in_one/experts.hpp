@@ -5,7 +5,7 @@
 #include "common/engine/expert_backend.hpp"
 #include "common/engine/shard_service.hpp"
 #include "common/transport/exchange.hpp"
-#include "services/all_in_one/model_loader.hpp"
+#include "common/engine/model_loader.hpp"
 
 namespace moesaic {
 

@@ -2,7 +2,7 @@
 
 #include "common/kernels/isa.hpp"
 #include "services/all_in_one/commands/commands.hpp"
-#include "services/all_in_one/version.hpp"
+#include "common/base/version.hpp"
 
 int main(int argc, char** argv) {
   using namespace moesaic;

@@ -3,7 +3,7 @@
 #include <functional>
 #include <vector>
 
-#include "services/all_in_one/local_engine.hpp"
+#include "common/engine/make_engine.hpp"
 
 namespace moesaic {
 

@@ -3,7 +3,7 @@
 #include "actors/contracts/errors.hpp"
 #include "actors/decoder/decoder.hpp"
 #include "services/all_in_one/experts.hpp"
-#include "services/all_in_one/local_engine.hpp"
+#include "common/engine/make_engine.hpp"
 
 namespace moesaic::test {
 

@@ -6,7 +6,7 @@
 #include <map>
 
 #include "services/all_in_one/experts.hpp"
-#include "services/all_in_one/local_engine.hpp"
+#include "common/engine/make_engine.hpp"
 
 // The engine with real weights (the tiny golden model and the demo model): what a request gets
 // depends on the request alone.

@@ -9,7 +9,7 @@
 #include "common/kernels/isa.hpp"
 #include "common/model/vision_tower.hpp"
 #include "services/all_in_one/bench/ceiling.hpp"
-#include "services/all_in_one/machine.hpp"
+#include "common/base/machine.hpp"
 
 namespace moesaic {
 namespace {

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "services/all_in_one/model_loader.hpp"
+#include "common/engine/model_loader.hpp"
 
 namespace moesaic {
 

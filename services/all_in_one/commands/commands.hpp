@@ -3,7 +3,7 @@
 #include <CLI/CLI.hpp>
 
 #include "common/base/result.hpp"
-#include "services/all_in_one/model_loader.hpp"
+#include "common/engine/model_loader.hpp"
 
 namespace moesaic {
 

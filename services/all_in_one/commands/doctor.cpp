@@ -8,8 +8,8 @@
 #include "common/base/thread_pool.hpp"
 #include "common/kernels/isa.hpp"
 #include "services/all_in_one/commands/commands.hpp"
-#include "services/all_in_one/machine.hpp"
-#include "services/all_in_one/version.hpp"
+#include "common/base/machine.hpp"
+#include "common/base/version.hpp"
 
 namespace moesaic {
 namespace {

@@ -2,7 +2,7 @@
 #include "common/model/inspect.hpp"
 #include "common/model/synthetic_checkpoint.hpp"
 #include "services/all_in_one/commands/commands.hpp"
-#include "services/all_in_one/progress_line.hpp"
+#include "common/base/progress_line.hpp"
 
 namespace moesaic {
 namespace {

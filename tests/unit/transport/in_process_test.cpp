@@ -13,7 +13,7 @@ using std::chrono::steady_clock;
 
 Frame numbered(std::uint64_t request) {
   Frame frame;
-  frame.request = request;
+  frame.sequence = request;
   return frame;
 }
 
@@ -34,7 +34,7 @@ TEST(InProcessLinkTest, AnswersComeBackWithTheirPeerAndNumber) {
   for (int i = 0; i < 3; ++i) {
     const auto got = link.asking->receive(steady_clock::now() + seconds(10));
     ASSERT_TRUE(got);
-    EXPECT_EQ(got->frame.request, 10 + got->peer);
+    EXPECT_EQ(got->frame.sequence, 10 + got->peer);
     EXPECT_EQ(got->frame.layer, 9U);
     seen |= std::size_t{1} << got->peer;
   }

@@ -1,4 +1,4 @@
-#include "services/all_in_one/version.hpp"
+#include "common/base/version.hpp"
 
 namespace moesaic {
 

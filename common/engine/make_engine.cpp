@@ -1,4 +1,4 @@
-#include "services/all_in_one/local_engine.hpp"
+#include "common/engine/make_engine.hpp"
 
 #include <algorithm>
 

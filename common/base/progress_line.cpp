@@ -1,4 +1,4 @@
-#include "services/all_in_one/progress_line.hpp"
+#include "common/base/progress_line.hpp"
 
 #include <unistd.h>
 

@@ -1,4 +1,4 @@
-#include "services/all_in_one/machine.hpp"
+#include "common/base/machine.hpp"
 
 #include <fstream>
 

@@ -1,10 +1,10 @@
-#include "services/all_in_one/model_loader.hpp"
+#include "common/engine/model_loader.hpp"
 
 #include <fstream>
 
+#include "common/base/progress_line.hpp"
 #include "common/engine/routed_experts.hpp"
 #include "common/model/weight_list.hpp"
-#include "services/all_in_one/progress_line.hpp"
 
 namespace moesaic {
 namespace {
@@ -26,29 +26,38 @@ Result<Compute> parse_compute(const std::string& name) {
   return fail(Errc::kInvalidArgument, "compute \"" + name + "\": expected f32 or bf16");
 }
 
-Result<LoadedModel> load_model(const ModelOptions& options) {
-  LoadedModel loaded;
-  MOESAIC_TRY(loaded.compute, parse_compute(options.compute));
-  loaded.pool = std::make_shared<ThreadPool>(options.threads);
+Result<OpenedModel> open_model(const ModelOptions& options) {
+  OpenedModel opened;
+  MOESAIC_TRY(opened.compute, parse_compute(options.compute));
+  opened.pool = std::make_shared<ThreadPool>(options.threads);
   const bool synthetic = !options.synthetic.empty();
-  MOESAIC_TRY(loaded.config, load_model_config(synthetic ? options.synthetic : options.model));
-  const auto full = loaded.config;
-  if (options.layers > 0 && options.layers < loaded.config.layers) {
-    loaded.config.layers = options.layers;
-    loaded.config.layer_is_moe.resize(options.layers);
+  MOESAIC_TRY(opened.config, load_model_config(synthetic ? options.synthetic : options.model));
+  const auto full = opened.config;
+  if (options.layers > 0 && options.layers < opened.config.layers) {
+    opened.config.layers = options.layers;
+    opened.config.layer_is_moe.resize(options.layers);
   }
+  if (synthetic) {
+    opened.source = synthetic_weights(opened.config, opened.pool->size());
+  } else {
+    MOESAIC_TRY(opened.source, open_checkpoint(options.model, full));
+  }
+  return opened;
+}
+
+Result<LoadedModel> load_model(const ModelOptions& options) {
+  MOESAIC_TRY(const auto opened, open_model(options));
+  LoadedModel loaded;
+  loaded.config = opened.config;
+  loaded.compute = opened.compute;
+  loaded.pool = opened.pool;
+  const auto& source = opened.source;
   // Refused now with the numbers, rather than ended by the system half-way.
   if (const auto needed = weight_bytes(loaded.config), available = available_memory();
       needed > available)
     return fail(Errc::kOverloaded, "the weights need " + std::to_string(needed >> 20) + " MiB, " +
                                        std::to_string(available >> 20) +
                                        " MiB of memory are available");
-  std::shared_ptr<const WeightSource> source;
-  if (synthetic) {
-    source = synthetic_weights(loaded.config, loaded.pool->size());
-  } else {
-    MOESAIC_TRY(source, open_checkpoint(options.model, full));
-  }
   ProgressLine line("loading");
   const LoadProgress progress = [&line](std::uint64_t bytes, const std::string& what) {
     line(bytes, what);

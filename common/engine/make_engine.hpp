@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "common/engine/engine.hpp"
-#include "services/all_in_one/model_loader.hpp"
+#include "common/engine/model_loader.hpp"
 
 namespace moesaic {
 

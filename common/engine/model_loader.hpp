@@ -11,6 +11,7 @@
 #include "common/engine/expert_backend.hpp"
 #include "common/kernels/compute.hpp"
 #include "common/model/expert_table.hpp"
+#include "common/model/weight_source.hpp"
 #include "common/model/weights.hpp"
 
 namespace moesaic {
@@ -37,6 +38,18 @@ struct LoadedModel {
   std::vector<std::shared_ptr<const ExpertTable>> experts;  ///< one per shard
   std::shared_ptr<const VisionWeights> vision;              ///< null if not asked for
 };
+
+/// A model whose weights can be read but are not yet: for services that hold a part of them.
+struct OpenedModel {
+  ModelConfig config;
+  Compute compute = Compute::kBf16;
+  std::shared_ptr<ThreadPool> pool;
+  std::shared_ptr<const WeightSource> source;
+};
+
+/// Reads the configuration and opens the files; no weight is touched.
+/// @errors kNotFound, kCorrupt, kInvalidArgument
+[[nodiscard]] Result<OpenedModel> open_model(const ModelOptions& options);
 
 /// Reads and packs the weights, with a progress line on a terminal.
 /// @errors kNotFound, kCorrupt, kShapeMismatch, ...: the text names file and tensor

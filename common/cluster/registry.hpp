@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/base/result.hpp"
+
+namespace moesaic::cluster {
+
+/// What routers must agree on, and nothing else: who leads, and the placement in force. Everything
+/// else is soft state that members tell each router.
+struct RegistryEvent {
+  enum class Kind : std::uint8_t {
+    kLeading,    ///< this router leads from now on; `term` is larger than any before
+    kFollowing,  ///< another does, or nobody is known to (the registry is out of reach)
+    kPlacement,  ///< the stored placement changed: `epoch`, `yaml`
+  };
+  Kind kind{};
+  std::uint64_t term = 0;
+  std::string leader;
+  std::uint32_t epoch = 0;
+  std::string yaml;
+};
+
+/// Owned by the router's main; its events come on a thread of its own and must only be posted on.
+class Registry {
+ public:
+  virtual ~Registry() = default;
+  /// Begins to take part. Nothing fails here: an unreachable store is tried for ever, and told as
+  /// kFollowing.
+  virtual void start(std::function<void(RegistryEvent)> on_event) = 0;
+  /// Stores a placement; its kPlacement event follows at every router, this one too.
+  /// @errors kUnavailable: no leader's term, or the store is out of reach; kInvalidArgument: epoch
+  /// not larger than the stored one
+  [[nodiscard]] virtual Result<void> store(std::uint64_t term, std::uint32_t epoch,
+                                           const std::string& yaml) = 0;
+  /// Gives leadership up at once. Any thread.
+  virtual void stop() = 0;
+};
+
+/// One router, no store: it leads at once, term = its incarnation.
+std::unique_ptr<Registry> make_embedded_registry(std::string name, std::uint64_t term);
+
+struct EtcdOptions {
+  std::vector<std::string> endpoints;  ///< http://host:port, tried in turn
+  std::string prefix = "/moesaic/";    ///< of all keys
+  std::string name;                    ///< this router
+  unsigned lease_seconds = 3;
+};
+/// Leader election, lease, watch and placement in etcd over its v3 JSON gateway.
+std::unique_ptr<Registry> make_etcd_registry(EtcdOptions options);
+
+}  // namespace moesaic::cluster
