@@ -80,7 +80,7 @@ Result<void> flatten(
 
 }  // namespace
 
-Settings::Settings(std::span<const SettingSpec> specs) : specs_(specs) {
+Settings::Settings(std::span<const SettingSpec> specs) : specs_(specs.begin(), specs.end()) {
   for (const auto& spec : specs)
     values_.emplace(spec.key, Value{std::string(spec.default_value), "default"});
 }
@@ -151,6 +151,20 @@ const std::string& Settings::text(std::string_view key) const {
   const auto it = values_.find(key);
   assert(it != values_.end());
   return it->second.text;
+}
+
+std::vector<std::string> Settings::items(std::string_view key) const {
+  std::vector<std::string> found;
+  std::string_view rest = text(key);
+  while (!rest.empty()) {
+    const auto comma = std::min(rest.find(','), rest.size());
+    auto item = rest.substr(0, comma);
+    rest.remove_prefix(std::min(comma + 1, rest.size()));
+    while (!item.empty() && item.front() == ' ') item.remove_prefix(1);
+    while (!item.empty() && item.back() == ' ') item.remove_suffix(1);
+    if (!item.empty()) found.emplace_back(item);
+  }
+  return found;
 }
 
 std::int64_t Settings::integer(std::string_view key) const { return *to_integer(text(key)); }

@@ -30,7 +30,7 @@ struct SettingSpec {
 /// the closest known one. Not thread-safe; read once at start.
 class Settings {
  public:
-  explicit Settings(std::span<const SettingSpec> specs);
+  explicit Settings(std::span<const SettingSpec> specs);  ///< copies
 
   /// @errors kIo, kCorrupt (not YAML, line), kInvalidArgument (unknown key, bad value); the text
   /// names file, key, found and expected
@@ -42,6 +42,10 @@ class Settings {
 
   const std::string& text(std::string_view key) const;
   std::int64_t integer(std::string_view key) const;
+  /// Of a choice between yes and no.
+  bool yes(std::string_view key) const { return text(key) == "yes"; }
+  /// Comma-separated items without the blanks around them; no empty ones.
+  std::vector<std::string> items(std::string_view key) const;
   const std::string& origin(std::string_view key) const;
   std::span<const SettingSpec> specs() const { return specs_; }
 
@@ -55,7 +59,7 @@ class Settings {
   };
   const SettingSpec* find(std::string_view key) const;
 
-  std::span<const SettingSpec> specs_;
+  std::vector<SettingSpec> specs_;
   std::map<std::string, Value, std::less<>> values_;
 };
 

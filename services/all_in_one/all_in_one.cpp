@@ -92,7 +92,7 @@ AllInOne::AllInOne() : ready_(std::make_shared<std::atomic<ReadyState>>(ReadySta
 
 AllInOne::~AllInOne() { stop(); }
 
-Result<std::unique_ptr<AllInOne>> AllInOne::start(const Settings& settings) {
+Result<std::unique_ptr<RunningService>> AllInOne::start(const Settings& settings) {
   MOESAIC_CHECK(check_numerics(settings.text("engine.numerics")));
   std::unique_ptr<AllInOne> made(new AllInOne);
   made->drain_time_ = std::chrono::seconds(settings.integer("limits.drain_seconds"));

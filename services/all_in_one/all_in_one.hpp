@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "actors/gateway/gateway_service.hpp"
+#include "actors/supervisor/program.hpp"
 #include "common/config/settings.hpp"
 #include "common/http/server.hpp"
 #include "services/all_in_one/cluster.hpp"
@@ -14,21 +15,17 @@ namespace moesaic {
 
 /// Every service in one process: loads the model, spawns the actors, listens. Made, asked and
 /// stopped by main.
-class AllInOne {
+class AllInOne final : public RunningService {
  public:
   /// Returns when requests are answered.
   /// @errors those of loading, of sizing the KV cache and of listening
-  [[nodiscard]] static Result<std::unique_ptr<AllInOne>> start(const Settings& settings);
-  ~AllInOne();
+  [[nodiscard]] static Result<std::unique_ptr<RunningService>> start(const Settings& settings);
+  ~AllInOne() override;
   AllInOne(const AllInOne&) = delete;
   AllInOne& operator=(const AllInOne&) = delete;
 
-  /// Lines for people: what is served, how, and where.
-  const std::string& banner() const { return banner_; }
-
-  /// Refuses new requests, lets open ones end for as long as the settings say, then stops listening
-  /// and ends the actors.
-  void stop();
+  std::string banner() const override { return banner_; }
+  void stop() override;
 
  private:
   struct ActorSystem;

@@ -3,9 +3,9 @@
 #include <memory>
 
 #include "common/engine/expert_backend.hpp"
+#include "common/engine/model_loader.hpp"
 #include "common/engine/shard_service.hpp"
 #include "common/transport/exchange.hpp"
-#include "common/engine/model_loader.hpp"
 
 namespace moesaic {
 

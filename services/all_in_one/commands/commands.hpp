@@ -2,22 +2,11 @@
 
 #include <CLI/CLI.hpp>
 
+#include "actors/supervisor/program.hpp"
 #include "common/base/result.hpp"
 #include "common/engine/model_loader.hpp"
 
 namespace moesaic {
-
-/// Exit status of every command.
-enum ExitStatus : int {
-  kExitOk = 0,
-  kExitFailed = 1,
-  kExitUsage = 2,
-  kExitBadInput = 3,   ///< configuration, model or input
-  kExitResources = 4,  ///< memory, ports, files
-};
-
-/// Prints "moesaic: <text>" to standard error and gives the status that fits.
-int report(const Error& error);
 
 /// Adds --model, --synthetic, --compute, --threads to a command.
 void add_model_options(CLI::App& command, ModelOptions& options);

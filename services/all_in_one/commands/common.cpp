@@ -1,27 +1,6 @@
-#include <cstdio>
-
 #include "services/all_in_one/commands/commands.hpp"
 
 namespace moesaic {
-
-int report(const Error& error) {
-  std::fprintf(stderr, "moesaic: %s\n", error.what.c_str());
-  switch (error.code) {
-    case Errc::kInvalidArgument:
-    case Errc::kNotFound:
-    case Errc::kShapeMismatch:
-    case Errc::kUnsupported:
-    case Errc::kCorrupt:
-    case Errc::kContextLength:
-    case Errc::kTooLarge:
-      return kExitBadInput;
-    case Errc::kOverloaded:
-    case Errc::kIo:
-      return kExitResources;
-    default:
-      return kExitFailed;
-  }
-}
 
 void add_model_options(CLI::App& command, ModelOptions& options) {
   auto* model = command.add_option("--model", options.model,

@@ -5,11 +5,11 @@
 #include <cstdio>
 #include <fstream>
 
+#include "common/base/machine.hpp"
 #include "common/base/thread_pool.hpp"
+#include "common/base/version.hpp"
 #include "common/kernels/isa.hpp"
 #include "services/all_in_one/commands/commands.hpp"
-#include "common/base/machine.hpp"
-#include "common/base/version.hpp"
 
 namespace moesaic {
 namespace {

@@ -1,8 +1,8 @@
+#include "common/base/progress_line.hpp"
 #include "common/base/read_file.hpp"
 #include "common/model/inspect.hpp"
 #include "common/model/synthetic_checkpoint.hpp"
 #include "services/all_in_one/commands/commands.hpp"
-#include "common/base/progress_line.hpp"
 
 namespace moesaic {
 namespace {

@@ -1,0 +1,22 @@
+#pragma once
+
+#include <initializer_list>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "common/config/settings.hpp"
+
+namespace moesaic {
+
+/// Every configuration key of every program, in one table; a program takes the sections it needs.
+std::span<const SettingSpec> all_keys();
+
+/// The keys of these sections ("http", "model"), and single keys ("engine.threads"), in the table's
+/// order.
+/// @param defaults other defaults than the table's, by key
+std::vector<SettingSpec> select_keys(
+    std::initializer_list<std::string_view> wanted,
+    std::initializer_list<std::pair<std::string_view, std::string_view>> defaults = {});
+
+}  // namespace moesaic
