@@ -92,6 +92,7 @@ ApiError to_api_error(const Error& error) {
     case Errc::kDeadlineExceeded:
       return plain(ApiCode::kQueueTimeout, "the request was not finished within its time limit");
     case Errc::kUnavailable:
+    case Errc::kExpertUnavailable:
       return retriable(ApiCode::kExpertShardUnavailable,
                        "a part of the server that this request needs is not available");
     case Errc::kCancelled:

@@ -23,6 +23,7 @@ enum class Errc : std::uint8_t {
   kContextLength,        ///< prompt plus answer exceed the context
   kTooLarge,             ///< over a configured limit (bytes, pixels, counts)
   kInternal,             ///< a bug
+  kExpertUnavailable,    ///< no shard that holds a needed expert answered before the deadline
 };
 
 /// One failure: `what` names the thing and the numbers, e.g.

@@ -9,20 +9,19 @@
 namespace moesaic {
 namespace {
 
-/// The leaves below `node` of a tree with `leaves` leaves, as a mask of expert ids.
-std::uint64_t leaves_below(std::uint32_t node, std::size_t leaves) {
+bool by_number(const TreeNode& a, const TreeNode& b) { return a.node < b.node; }
+
+}  // namespace
+
+std::size_t expert_tree_leaves(std::size_t experts) { return std::bit_ceil(experts); }
+
+std::uint64_t expert_tree_below(std::uint32_t node, std::size_t leaves) {
   std::size_t first = node, count = 1;
   for (; first < leaves; first *= 2) count *= 2;
   first -= leaves;
   const std::uint64_t ones = count >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << count) - 1;
   return ones << first;
 }
-
-bool by_number(const TreeNode& a, const TreeNode& b) { return a.node < b.node; }
-
-}  // namespace
-
-std::size_t expert_tree_leaves(std::size_t experts) { return std::bit_ceil(experts); }
 
 std::size_t merge_tree(std::span<TreeNode> nodes, std::uint64_t chosen, std::size_t leaves,
                        std::size_t hidden, bool round) {
@@ -34,7 +33,7 @@ std::size_t merge_tree(std::span<TreeNode> nodes, std::uint64_t chosen, std::siz
     const auto active = nodes.subspan(stuck, count - stuck);
     const auto deepest = std::max_element(active.begin(), active.end(), by_number);
     const std::uint32_t number = deepest->node, sibling = number ^ 1U;
-    if (number == 1 || (chosen & leaves_below(sibling, leaves)) == 0) {
+    if (number == 1 || (chosen & expert_tree_below(sibling, leaves)) == 0) {
       if (number == 1) break;
       deepest->node = number / 2;
       continue;

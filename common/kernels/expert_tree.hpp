@@ -12,6 +12,10 @@ namespace moesaic {
 /// of the root depend on the chosen ids only, not on who computed what.
 std::size_t expert_tree_leaves(std::size_t experts);
 
+/// The leaves below `node`, as a mask of expert ids.
+/// @pre 1 <= node < 2 * leaves, leaves <= 64
+std::uint64_t expert_tree_below(std::uint32_t node, std::size_t leaves);
+
 /// One non-empty node of a row: its number and its [hidden] value.
 struct TreeNode {
   std::uint32_t node = 0;

@@ -43,12 +43,19 @@ TEST(ApiErrorTest, OverloadSaysWhenToComeBack) {
 }
 
 TEST(ApiErrorTest, InnerTextsStayInside) {
-  for (const auto code : {Errc::kInternal, Errc::kIo, Errc::kNotFound, Errc::kShapeMismatch,
-                          Errc::kUnavailable, Errc::kCorrupt, Errc::kUnsupported, Errc::kOverloaded,
-                          Errc::kTooLarge, Errc::kDeadlineExceeded, Errc::kCancelled}) {
+  for (const auto code :
+       {Errc::kInternal, Errc::kIo, Errc::kNotFound, Errc::kShapeMismatch, Errc::kUnavailable,
+        Errc::kCorrupt, Errc::kUnsupported, Errc::kOverloaded, Errc::kTooLarge,
+        Errc::kDeadlineExceeded, Errc::kCancelled, Errc::kExpertUnavailable}) {
     const auto error = to_api_error(Error{code, "shard-3 at 0x7ffdeadbeef"});
     EXPECT_EQ(error_json(error).find("0x7ffd"), std::string::npos) << static_cast<int>(code);
   }
+}
+
+TEST(ApiErrorTest, AMissingExpertIs503WithItsOwnCode) {
+  const auto answer = error_answer(to_api_error(Error{Errc::kExpertUnavailable, "shard-1"}));
+  EXPECT_EQ(answer.status, 503U);
+  EXPECT_NE(answer.body.find("expert_shard_unavailable"), std::string::npos) << answer.body;
 }
 
 TEST(ApiErrorTest, FaultsOfTheServerHaveTheirRows) {
