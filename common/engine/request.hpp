@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common/base/result.hpp"
+#include "common/base/trace_context.hpp"
 #include "common/model/positions.hpp"
 #include "common/sampling/sampling_params.hpp"
 
@@ -36,6 +37,8 @@ struct GenerateRequest {
   std::vector<std::int32_t> stop_ids;  ///< generation ends after one of these (it is emitted, too)
   SamplingParams sampling;
   std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
+  std::string request_id;  ///< what logs and answers call it: x-request-id
+  TraceContext trace;      ///< spans of this request are its children; not valid: no trace
 };
 using GenerateRequestPtr = std::shared_ptr<const GenerateRequest>;
 
