@@ -10,6 +10,7 @@
 
 #include "common/engine/request.hpp"
 #include "common/model/config.hpp"
+#include "common/transport/endpoint.hpp"
 
 /// Typed interfaces of all actors and the messages between them, inside one process. Who sends does
 /// not know where the other lives: a remote service appears as a proxy actor with the same
@@ -23,6 +24,7 @@ using run_atom = caf::atom_constant<caf::atom("run")>;
 using status_atom = caf::atom_constant<caf::atom("status")>;
 using drain_atom = caf::atom_constant<caf::atom("drain")>;
 using join_atom = caf::atom_constant<caf::atom("join")>;
+using leave_atom = caf::atom_constant<caf::atom("leave")>;
 using tokens_atom = caf::atom_constant<caf::atom("tokens")>;
 
 // ------------------------------------------------------------------ messages
@@ -128,6 +130,9 @@ using RouterActor = caf::typed_actor<
     caf::reacts_to<join_atom, MemberPtr, caf::actor_addr>,
     caf::replies_to<status_atom>::with<ClusterStatusPtr>>;
 
+/// What arrived at a transport::Link, on its way to the actor that owns it.
+using LinkEventPtr = std::shared_ptr<const transport::Event>;
+
 /// A prepared request on its way from an HTTP session into the actor world.
 struct GatewayJob {
   GenerateRequest
@@ -145,6 +150,11 @@ using GatewayActor = caf::typed_actor<
     caf::reacts_to<submit_atom, GatewayJobPtr>,
     // The client has gone, or wants no more.
     caf::reacts_to<cancel_atom, std::uint64_t>, caf::reacts_to<tokens_atom, TokenEventsPtr>,
+    // A decoder, a vision encoder that takes work from now on, until its actor goes down.
+    caf::reacts_to<join_atom, MemberPtr, DecoderActor>,
+    caf::reacts_to<join_atom, MemberPtr, VisionEncoderActor>,
+    // The member drains: no new work for it; what it has goes on there.
+    caf::reacts_to<leave_atom, MemberPtr>,
     // Answers when no request is open any more; new ones are refused with kUnavailable.
     caf::replies_to<drain_atom>::with<void>>;
 
@@ -162,3 +172,4 @@ CAF_ALLOW_UNSAFE_MESSAGE_TYPE(moesaic::ClusterStatusPtr)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(moesaic::TokenEventsPtr)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(moesaic::MemberPtr)
 CAF_ALLOW_UNSAFE_MESSAGE_TYPE(moesaic::GatewayJobPtr)
+CAF_ALLOW_UNSAFE_MESSAGE_TYPE(moesaic::LinkEventPtr)

@@ -31,6 +31,9 @@ using VisualFeaturesPtr = std::shared_ptr<const VisualFeatures>;
 struct GenerateRequest {
   std::uint64_t id = 0;              ///< unique within the gateway's life
   std::vector<std::int32_t> prompt;  ///< token ids, placeholders expanded
+  /// Tokens of the answer that another decoder produced before it was lost: they are not told
+  /// again, and everything goes on as if they had been drawn here.
+  std::vector<std::int32_t> generated;
   std::vector<VisualFeaturesPtr>
       visuals;  ///< in order of appearance; sum of rows == placeholders in `prompt`
   std::uint32_t max_tokens = 0;        ///< > 0; prompt + max_tokens <= context
