@@ -2,9 +2,9 @@
 
 #include "actors/gateway/gateway.hpp"
 #include "common/api/generation_defaults.hpp"
+#include "common/base/version.hpp"
 #include "common/kernels/isa.hpp"
 #include "services/all_in_one/experts.hpp"
-#include "common/base/version.hpp"
 
 namespace moesaic {
 namespace {
@@ -124,7 +124,8 @@ Result<void> AllInOne::load(const Settings& settings) {
     }
   };
   MOESAIC_TRY(cluster_, Cluster::start(actors_->system, std::move(parts)));
-  gateway_ = actors_->system.spawn(moesaic::gateway, cluster_->decoder(), cluster_->vision());
+  gateway_ = actors_->system.spawn(moesaic::gateway, Membership::kFixed, cluster_->decoder(),
+                                   cluster_->vision());
   cluster_->join("gateway", "gateway-0", gateway_.address());
 
   write_banner(settings, model, options.model);

@@ -17,7 +17,7 @@ class GatewayTest : public test::ActorFixture {
   GatewayTest() {
     decoder = system.spawn(test::fake_decoder, engine);
     vision = system.spawn(test::fake_vision, tower);
-    gateway = system.spawn(moesaic::gateway, decoder, vision);
+    gateway = system.spawn(moesaic::gateway, Membership::kFixed, decoder, vision);
     run();
   }
   // Open jobs refer to the test.
@@ -206,6 +206,131 @@ TEST_F(GatewayTest, DrainOfAnIdleGatewayAnswersAtOnce) {
   drained.receive([&] { answered = true; },
                   [](const caf::error& error) { ADD_FAILURE() << caf::to_string(error); });
   EXPECT_TRUE(answered);
+}
+
+/// A gateway whose members come and go: two decoders and two vision encoders.
+class ChangingGatewayTest : public GatewayTest {
+ protected:
+  ChangingGatewayTest() {
+    caf::anon_send_exit(gateway, caf::exit_reason::kill);
+    second_decoder = system.spawn(test::fake_decoder, second_engine);
+    second_vision = system.spawn(test::fake_vision, second_tower);
+    gateway =
+        system.spawn(moesaic::gateway, Membership::kChanging, DecoderActor{}, VisionEncoderActor{});
+    run();
+  }
+  ~ChangingGatewayTest() override { second_tower->promises.clear(); }
+
+  template <class Handle>
+  void join(const std::string& role, const std::string& name, const Handle& handle) {
+    caf::anon_send(gateway, join_atom::value, std::make_shared<const Member>(Member{role, name}),
+                   handle);
+    run();
+  }
+  void join_decoders() {
+    join("decoder", "decoder-0", decoder);
+    join("decoder", "decoder-1", second_decoder);
+  }
+  std::vector<std::int32_t> tokens(std::uint64_t id) {
+    std::vector<std::int32_t> all;
+    for (const auto& event : events[id])
+      all.insert(all.end(), event.tokens.begin(), event.tokens.end());
+    return all;
+  }
+
+  test::FakeDecoderPtr second_engine = std::make_shared<test::FakeDecoder>();
+  test::FakeVisionPtr second_tower = std::make_shared<test::FakeVision>();
+  DecoderActor second_decoder;
+  VisionEncoderActor second_vision;
+};
+
+TEST_F(ChangingGatewayTest, RequestOfALostDecoderGoesOnAtAnotherFromItsLastToken) {
+  join_decoders();
+  submit(1);
+  ASSERT_EQ(engine->requests.size(), 1U);
+  engine->emit({{1, {10, 11}, {}, {}}});
+  run();
+  kill(caf::actor_cast<caf::actor>(decoder));
+  ASSERT_EQ(second_engine->requests.size(), 1U);
+  const auto& replay = *second_engine->requests[0];
+  EXPECT_THAT(replay.prompt, ElementsAre(1, 2, 3));
+  EXPECT_THAT(replay.generated, ElementsAre(10, 11));
+  second_engine->emit({{replay.id, {12}, FinishReason::kStop, {}}});
+  run();
+  EXPECT_THAT(tokens(1), ElementsAre(10, 11, 12));
+  EXPECT_EQ(events[1].back().finished, FinishReason::kStop);
+  EXPECT_EQ(events[1].back().id, 1U);
+}
+
+TEST_F(ChangingGatewayTest, RequestsAreSharedOutByLoad) {
+  join_decoders();
+  for (std::uint64_t id = 1; id <= 6; ++id) submit(id);
+  EXPECT_EQ(engine->requests.size(), 3U);
+  EXPECT_EQ(second_engine->requests.size(), 3U);
+}
+
+TEST_F(ChangingGatewayTest, RequestWaitsForADecoderUntilItsDeadline) {
+  submit(1, 0, 5s);
+  submit(2, 0, 100s);
+  pass(6s);
+  EXPECT_EQ(failure(1), Errc::kUnavailable);
+  EXPECT_THAT(events[2], IsEmpty());
+  join("decoder", "decoder-0", decoder);
+  ASSERT_EQ(engine->requests.size(), 1U);
+  EXPECT_EQ(engine->requests[0]->id, 2U);
+}
+
+TEST_F(ChangingGatewayTest, DrainingDecoderGetsNothingNewAndKeepsWhatItHas) {
+  join_decoders();
+  submit(1);
+  caf::anon_send(gateway, leave_atom::value,
+                 std::make_shared<const Member>(Member{"decoder", "decoder-0"}));
+  run();
+  submit(2);
+  submit(3);
+  EXPECT_EQ(engine->requests.size(), 1U);
+  EXPECT_EQ(second_engine->requests.size(), 2U);
+  engine->emit({{1, {10}, FinishReason::kStop, {}}});
+  run();
+  EXPECT_THAT(tokens(1), ElementsAre(10));
+}
+
+TEST_F(ChangingGatewayTest, ImageOfALostEncoderIsEncodedAgain) {
+  join_decoders();
+  join("vision-encoder", "vision-encoder-0", vision);
+  join("vision-encoder", "vision-encoder-1", second_vision);
+  submit(1, 2);
+  ASSERT_EQ(tower->items.size(), 1U);
+  ASSERT_EQ(second_tower->items.size(), 1U);
+  kill(caf::actor_cast<caf::actor>(vision));
+  ASSERT_EQ(second_tower->items.size(), 2U);
+  second_tower->answer(0, 20);
+  second_tower->answer(1, 10);
+  caf::anon_send(second_vision, status_atom::value);
+  run();
+  ASSERT_EQ(engine->requests.size() + second_engine->requests.size(), 1U);
+  const auto& visuals = engine->requests.at(0)->visuals;
+  EXPECT_EQ(visuals[0]->rows, 10U);
+  EXPECT_EQ(visuals[1]->rows, 20U);
+}
+
+TEST_F(ChangingGatewayTest, FullDecoderIsPassedOver) {
+  engine->refuse = Error{Errc::kOverloaded, "256 waiting"};
+  join_decoders();
+  submit(1);
+  EXPECT_THAT(events[1], IsEmpty());
+  EXPECT_EQ(second_engine->requests.size(), 1U);
+}
+
+TEST_F(ChangingGatewayTest, RequestThatKillsEveryDecoderEnds) {
+  for (int i = 0; i < 20; ++i) {
+    auto victim = system.spawn(test::fake_decoder, engine);
+    join("decoder", "decoder-" + std::to_string(i), victim);
+    if (i == 0) submit(1);
+    kill(caf::actor_cast<caf::actor>(victim));
+  }
+  EXPECT_EQ(failure(1), Errc::kUnavailable);
+  EXPECT_LE(engine->requests.size(), 8U);
 }
 
 }  // namespace
