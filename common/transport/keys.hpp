@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/base/result.hpp"
@@ -22,7 +23,8 @@ struct KnownKey {
   std::string public_key;
 };
 
-/// What one process knows: its own pair and whom it admits. Read from a folder:
+/// What one process knows (key_folder.hpp writes it): its own pair and whom it admits. Read from a
+/// folder:
 ///   <role>-<name>.secret   mode 0600: this process's secret key (public key on the second line)
 ///   known_keys             lines `role name public-key`, # begins a comment
 /// Immutable; thread-safe.
@@ -35,6 +37,8 @@ class KeyRing {
 
   const KeyPair& own() const { return own_; }
   const std::vector<KnownKey>& known() const { return known_; }
+  /// Whom a public key belongs to; null: not admitted.
+  const KnownKey* find(std::string_view public_key) const;
   /// The role of a public key; empty: not admitted.
   std::string role_of(std::string_view public_key) const;
   /// The newest public key of role and name; empty: none.

@@ -1,8 +1,8 @@
 #include <cstdio>
 
+#include "common/base/version.hpp"
 #include "common/kernels/isa.hpp"
 #include "services/all_in_one/commands/commands.hpp"
-#include "common/base/version.hpp"
 
 int main(int argc, char** argv) {
   using namespace moesaic;
@@ -21,7 +21,7 @@ int main(int argc, char** argv) {
       "Exit status: 0 ok, 1 failed, 2 usage, 3 bad configuration, model or input, 4 resources.");
   int status = kExitOk;
   for (auto* add : {add_serve, add_generate, add_forward, add_inspect, add_preprocess, add_tokenize,
-                    add_synth, add_bench, add_doctor})
+                    add_synth, add_bench, add_doctor, add_keys})
     add(app, status);
   try {
     app.parse(argc, argv);
