@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -57,8 +58,17 @@ class Histogram {
 Counter counter(std::string_view name, const Labels& labels = {});
 Gauge gauge(std::string_view name, const Labels& labels = {});
 Histogram histogram(std::string_view name, const Labels& labels = {});
-/// Removes a series (a member that has gone).
+/// Takes a series out of the exposition (a member that has gone); its handles stay valid, and
+/// asking for it again brings it back.
 void remove(std::string_view name, const Labels& labels);
+/// The same for every series of that name.
+void remove_all(std::string_view name);
+
+/// Runs `collect` at the start of each `expose`, for values that are read when asked for. It must
+/// not block, nor outlive what it refers to; it stays for the life of the process.
+void before_expose(std::function<void()> collect);
+/// Adds the series that dashboards of vLLM look for, under its names, labelled as it does.
+void add_vllm_aliases(std::string model_name);
 
 /// Everything in Prometheus' text format 0.0.4.
 std::string expose();
