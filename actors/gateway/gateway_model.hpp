@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "common/api/generation_defaults.hpp"
 #include "common/api/generation_options.hpp"
 #include "common/chat/chat_format.hpp"
+#include "common/config/settings.hpp"
 #include "common/media/image/image.hpp"
 #include "common/media/preprocess.hpp"
 #include "common/model/config.hpp"
@@ -29,5 +31,13 @@ struct GatewayModel {
   /// Counts; `vocab_size` and `placeholder_ids` are set by the service.
   RequestLimits limits;
 };
+
+/// From the settings (sections model, chat, engine, limits) and the checkpoint directory: its
+/// configuration, tokenizer, preprocessing and defaults; no weight.
+/// @param font  for time stamps on video frames where the checkpoint has none
+/// @errors kNotFound, kCorrupt, kInvalidArgument: the text names the file or the key
+[[nodiscard]] Result<GatewayModel> load_gateway_model(const Settings& settings,
+                                                      const std::string& directory,
+                                                      const std::filesystem::path& font);
 
 }  // namespace moesaic

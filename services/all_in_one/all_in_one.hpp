@@ -1,11 +1,11 @@
 #pragma once
 
 #include <atomic>
-#include <caf/all.hpp>
 #include <chrono>
 #include <memory>
 
 #include "actors/gateway/gateway_service.hpp"
+#include "actors/supervisor/actor_runtime.hpp"
 #include "actors/supervisor/program.hpp"
 #include "common/config/settings.hpp"
 #include "common/http/server.hpp"
@@ -28,8 +28,6 @@ class AllInOne final : public RunningService {
   void stop() override;
 
  private:
-  struct ActorSystem;
-
   AllInOne();
   Result<void> load(const Settings& settings);
   Result<void> listen(const Settings& settings);
@@ -38,7 +36,7 @@ class AllInOne final : public RunningService {
 
   std::chrono::seconds drain_time_{};
   std::shared_ptr<std::atomic<ReadyState>> ready_;
-  std::unique_ptr<ActorSystem> actors_;
+  std::unique_ptr<ActorRuntime> actors_;
   std::unique_ptr<Cluster> cluster_;
   GatewayActor gateway_;
   std::unique_ptr<GatewayService> service_;

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <string>
+
+#include "common/config/settings.hpp"
+#include "common/engine/make_engine.hpp"
+#include "common/engine/model_loader.hpp"
+#include "common/tokenizer/tokenizer.hpp"
+
+namespace moesaic {
+
+/// The checkpoint directory that the settings name, or the demo model's.
+std::string model_directory(const Settings& settings);
+
+/// From the sections model and engine.
+ModelOptions model_options(const Settings& settings);
+
+/// From the sections engine and kv.
+EngineSettings engine_settings(const Settings& settings, const Tokenizer& tokenizer);
+
+/// `portable` and `avx512bf16` differ in bf16 sums: a process runs what its configuration names, or
+/// says why it cannot.
+/// @errors kInvalidArgument
+[[nodiscard]] Result<void> check_numerics(const Settings& settings);
+
+/// What the process runs on, for banners: "bf16, level avx512, 2 threads".
+std::string describe_compute(const Settings& settings, const ThreadPool& pool);
+
+}  // namespace moesaic
