@@ -5,7 +5,7 @@
 #include <optional>
 #include <utility>
 
-#include "common/api/base64.hpp"
+#include "common/api/data_url.hpp"
 #include "common/api/json_reader.hpp"
 #include "common/api/options_parser.hpp"
 

@@ -5,7 +5,8 @@
 #include <string>
 #include <string_view>
 
-#include "common/api/base64.hpp"
+#include "common/api/data_url.hpp"
+#include "common/base/base64.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   constexpr std::size_t kLimit = 256;

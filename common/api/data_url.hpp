@@ -8,11 +8,6 @@
 
 namespace moesaic {
 
-/// Bytes of standard base64 (RFC 4648 section 4), strictly: padded to a multiple of four, no white
-/// space, unused bits zero.
-/// @errors kInvalidArgument, with the byte offset
-[[nodiscard]] Result<std::string> decode_base64(std::string_view text);
-
 /// Bytes of a `data:<anything>;base64,<data>` URL. The media type is not looked at: who decodes
 /// tells the format by the bytes.
 /// @param max_bytes of the result
