@@ -67,4 +67,16 @@ void fields(Codec& codec, Place& p) {
   codec(p.yaml);
 }
 
+/// From a tool to the router: drain this member; answered by kView or kFailure. From the router to
+/// the member itself (kDrain).
+struct Drain {
+  std::string role;
+  std::string name;
+};
+template <class Codec>
+void fields(Codec& codec, Drain& d) {
+  codec(d.role);
+  codec(d.name);
+}
+
 }  // namespace moesaic::cluster

@@ -39,6 +39,7 @@ struct Event {
   PeerId peer = 0;
   Frame frame{};
   std::string detail{};  ///< kDown: why
+  Identity identity{};   ///< kUp: who it is
 };
 
 struct EndpointConfig {
