@@ -73,20 +73,24 @@ std::shared_ptr<Responder> make_responder(std::weak_ptr<ServerCore> core,
   return std::make_shared<ExchangeResponder>(std::move(core), std::move(exchange));
 }
 
-Exchange::Exchange(const ServerCore& core, std::weak_ptr<Session> session, AnswerFraming framing)
+Exchange::Exchange(const ServerCore& core, std::weak_ptr<Session> session, AnswerFraming framing,
+                   RequestCount count)
     : core_(core),
       session_(std::move(session)),
       framing_(std::move(framing)),
+      count_(std::move(count)),
       keeps_connection_(framing_.keep_alive) {}
 
 void Exchange::send(const HttpAnswer& answer) {
   if (state_ != State::kOpen) return;
+  count_.answered(answer.status);
   output_ += format_answer(answer, framing_);
   completed();
 }
 
 void Exchange::begin_stream(StreamOptions options) {
   if (state_ != State::kOpen) return;
+  count_.answered(200);
   stream_ = std::move(options);
   output_ += format_head(200, stream_.headers, framing_, std::nullopt);
   keeps_connection_ = keeps_connection_ && framing_.http11;
@@ -142,6 +146,7 @@ void Exchange::ping() { write(stream_.ping); }
 
 void Exchange::client_gone() {
   if (state_ == State::kComplete || state_ == State::kGone) return;
+  if (state_ == State::kOpen) count_.answered(RequestCount::kClientGone);
   state_ = State::kGone;
   output_.clear();
   if (const auto callback = std::exchange(callback_, nullptr)) callback();

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "common/http/request_count.hpp"
 #include "common/http/responder.hpp"
 #include "common/http/wire_format.hpp"
 
@@ -18,7 +19,8 @@ class Session;
 /// session; on the io thread only.
 class Exchange {
  public:
-  Exchange(const ServerCore& core, std::weak_ptr<Session> session, AnswerFraming framing);
+  Exchange(const ServerCore& core, std::weak_ptr<Session> session, AnswerFraming framing,
+           RequestCount count);
 
   // For the responder's posts.
   void send(const HttpAnswer& answer);
@@ -51,6 +53,7 @@ class Exchange {
   const ServerCore& core_;
   std::weak_ptr<Session> session_;
   AnswerFraming framing_;
+  RequestCount count_;
   StreamOptions stream_;
   State state_ = State::kOpen;
   bool keeps_connection_;

@@ -6,9 +6,9 @@ namespace moesaic {
 
 void HttpRouter::add(std::string method, std::string pattern, HttpHandler handler) {
   const auto brace = pattern.find('{');
-  const bool wildcard = brace != std::string::npos;
-  if (wildcard) pattern.resize(brace);
-  routes_.push_back({std::move(method), std::move(pattern), wildcard, std::move(handler)});
+  auto path = pattern.substr(0, brace);
+  routes_.push_back({std::move(method), std::move(pattern), std::move(path),
+                     brace != std::string::npos, std::move(handler)});
 }
 
 HttpRouter::Match HttpRouter::find(std::string_view method, std::string_view path) const {
@@ -24,6 +24,7 @@ HttpRouter::Match HttpRouter::find(std::string_view method, std::string_view pat
       match.allow += route.method == "GET" ? "GET, HEAD" : route.method;
       if (route.method == looked_up) {
         match.handler = &route.handler;
+        match.pattern = route.pattern;
         if (wildcard) match.wildcard = path.substr(route.path.size());
       }
     }

@@ -22,6 +22,7 @@ class HttpRouter {
 
   struct Match {
     const HttpHandler* handler = nullptr;  ///< null: see `allow`
+    std::string_view pattern;              ///< as added; empty if no handler was found
     std::string wildcard;
     std::string allow;  ///< methods of that path, "GET, HEAD"; empty: no such path
   };
@@ -31,7 +32,8 @@ class HttpRouter {
  private:
   struct Route {
     std::string method;
-    std::string path;  ///< without "{name}"
+    std::string pattern;
+    std::string path;  ///< the pattern without "{name}"
     bool wildcard = false;
     HttpHandler handler;
   };

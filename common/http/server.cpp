@@ -26,13 +26,21 @@ constexpr std::chrono::milliseconds kStopPoll{10};
 
 Result<tcp::endpoint> endpoint_of(const HttpServerConfig& config) {
   error_code error;
-  const auto address =
+  auto address =
       asio::ip::make_address(config.host == "localhost" ? "127.0.0.1" : config.host, error);
-  if (error || !address.is_loopback()) {
-    return fail(Errc::kInvalidArgument, "http.host \"" + config.host +
-                                            "\": not a loopback address; serving other machines "
-                                            "needs API keys, which are not built yet");
-  }
+  const auto refuse = [&](std::string_view why) {
+    return fail(Errc::kInvalidArgument,
+                std::string(config.host_key) + " \"" + config.host + "\": " + std::string(why));
+  };
+  if (error) return refuse("not an IP address");
+  if (address.is_v6() && address.to_v6().is_v4_mapped())
+    address = asio::ip::make_address_v4(asio::ip::v4_mapped, address.to_v6());
+  if (address.is_unspecified())
+    return refuse("every interface at once; name the one address to listen on");
+  if (!address.is_loopback() && !config.allow_any_host)
+    return refuse(
+        "not a loopback address; to serve anybody who reaches it, without API keys, say "
+        "--insecure-no-auth");
   return tcp::endpoint(address, config.port);
 }
 

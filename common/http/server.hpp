@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "common/base/result.hpp"
 #include "common/http/message.hpp"
@@ -13,8 +14,11 @@
 namespace moesaic {
 
 struct HttpServerConfig {
-  std::string host = "127.0.0.1";  ///< a loopback address, or "localhost"
-  std::uint16_t port = 8080;       ///< 0: the system chooses
+  std::string host = "127.0.0.1";           ///< an address, or "localhost"
+  std::uint16_t port = 8080;                ///< 0: the system chooses
+  std::string_view host_key = "http.host";  ///< where `host` was configured, for error texts
+  /// Whether `host` may be other than loopback: anybody who reaches it is served. Never a wildcard.
+  bool allow_any_host = false;
 
   std::size_t header_limit = 16 << 10;       ///< bytes of request line and headers
   std::size_t body_limit = 64 << 20;         ///< bytes of one body
@@ -35,8 +39,8 @@ class HttpServer {
   /// Listens and serves.
   /// @param router  handlers run on the io thread
   /// @param refusal words what the server refuses by itself
-  /// @errors kInvalidArgument (host is no loopback address), kIo (cannot listen; names address and
-  /// port)
+  /// @errors kInvalidArgument (host is no address, a wildcard, or not loopback and not allowed),
+  /// kIo (cannot listen; names address and port)
   [[nodiscard]] static Result<std::unique_ptr<HttpServer>> start(HttpServerConfig config,
                                                                  HttpRouter router,
                                                                  HttpFaultAnswer refusal);

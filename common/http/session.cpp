@@ -179,18 +179,25 @@ Session::Awaitable<std::optional<HttpFault>> Session::read_body(Parser& parser) 
   co_return fault;
 }
 
+RequestCount Session::count_of(const Parser::value_type& head) const {
+  const std::string method(head.method_string());
+  return {core_->router.find(method, path_of(view(head.target()))).pattern, method};
+}
+
 Session::Awaitable<bool> Session::serve_one() {
   request_id_ = new_request_id();
+  count_ = {};
   if (core_->stopping || !co_await wait_for_bytes()) co_return false;
 
   Parser parser;
   parser.header_limit(static_cast<std::uint32_t>(core_->config.header_limit));
   parser.body_limit(core_->config.body_limit);
+  const auto& head = parser.get();
   if (auto fault = co_await read_head(parser)) {
+    if (fault->kind == HttpFaultKind::kBodyTooLarge) count_ = count_of(head);  // a whole head
     co_await refuse(std::move(*fault));
     co_return false;
   }
-  const auto& head = parser.get();
   if (const auto id = view(head["x-request-id"]); is_safe_request_id(id)) request_id_ = id;
   // Copied before the body is read: its trailers must not become headers.
   HttpRequest request{
@@ -198,6 +205,7 @@ Session::Awaitable<bool> Session::serve_one() {
   for (const auto& field : head) {
     request.headers.add(view(field.name_string()), view(field.value()));
   }
+  count_ = count_of(head);
   keep_alive_ = head.keep_alive() && !core_->stopping;
   const bool http11 = head.version() >= 11;
 
@@ -212,7 +220,7 @@ Session::Awaitable<bool> Session::serve_one() {
 Session::Awaitable<bool> Session::answer(HttpRequest request, bool http11) {
   exchange_ = std::make_shared<Exchange>(
       *core_, weak_from_this(),
-      AnswerFraming{http11, request.method == "HEAD", keep_alive_, request_id_});
+      AnswerFraming{http11, request.method == "HEAD", keep_alive_, request_id_}, count_);
   auto match = core_->router.find(request.method, request.path);
   if (match.handler) {
     request.wildcard = std::move(match.wildcard);
@@ -285,6 +293,7 @@ Session::Awaitable<void> Session::watch(std::shared_ptr<Session> self) {
 
 Session::Awaitable<void> Session::refuse(HttpFault fault) {
   const auto answer = core_->refusal(fault);
+  count_.answered(answer.status);
   const auto text = format_answer(answer, {true, false, false, fault.request_id});
   error_code error;
   arm(core_->config.write_timeout);

@@ -15,6 +15,7 @@
 #include <string>
 
 #include "common/http/message.hpp"
+#include "common/http/request_count.hpp"
 #include "common/http/router.hpp"
 #include "common/http/server.hpp"
 
@@ -69,6 +70,7 @@ class Session : public std::enable_shared_from_this<Session> {
   Awaitable<void> refuse(HttpFault fault);
   static Awaitable<void> watch(std::shared_ptr<Session> self);
 
+  RequestCount count_of(const Parser::value_type& head) const;
   HttpFault fault_of(const boost::system::error_code& error) const;
   void arm(std::chrono::milliseconds timeout);
   void disarm();
@@ -80,6 +82,7 @@ class Session : public std::enable_shared_from_this<Session> {
   boost::beast::flat_buffer buffer_;
   std::shared_ptr<Exchange> exchange_;  ///< the request being answered
   std::string request_id_;
+  RequestCount count_;  ///< of the request being read or answered
   std::uint64_t watch_round_ = 0;
   bool timed_out_ = false;
   bool idle_ = false;
