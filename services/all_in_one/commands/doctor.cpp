@@ -9,6 +9,7 @@
 #include "common/base/thread_pool.hpp"
 #include "common/base/version.hpp"
 #include "common/kernels/isa.hpp"
+#include "common/metrics/metrics_page.hpp"
 #include "services/all_in_one/commands/commands.hpp"
 
 namespace moesaic {
@@ -66,8 +67,14 @@ void add_doctor(CLI::App& app, int& status) {
   auto* command = app.add_subcommand("doctor", "what this machine offers");
   const auto as_json = std::make_shared<bool>(false);
   command->add_flag("--json", *as_json, "print JSON");
-  command->callback([as_json, &status] {
-    run(*as_json);
+  const auto page = std::make_shared<bool>(false);
+  command->add_flag("--metrics", *page, "print the table of all metrics (ops/metrics.md)");
+  command->callback([as_json, page, &status] {
+    if (*page) {
+      std::fputs(metrics::metrics_page().c_str(), stdout);
+    } else {
+      run(*as_json);
+    }
     status = kExitOk;
   });
 }
