@@ -1,0 +1,16 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace moesaic::transport {
+
+/// The two versions behind `crc32c` of wire.hpp: one table of 256 words, a byte at a time (the
+/// reference), and the processor's instruction on three streams at once. Same results.
+std::uint32_t crc32c_table(std::span<const std::byte> bytes, std::uint32_t crc = 0);
+/// @pre crc32c_has_instruction()
+std::uint32_t crc32c_sse42(std::span<const std::byte> bytes, std::uint32_t crc = 0);
+bool crc32c_has_instruction();
+
+}  // namespace moesaic::transport
