@@ -4,6 +4,11 @@
 
 namespace moesaic {
 
+Admission::Admission(std::size_t max_requests, std::size_t max_bytes)
+    : max_requests_(max_requests), max_bytes_(max_bytes) {
+  metrics::gauge("moesaic_request_open_limit").set(static_cast<double>(max_requests));
+}
+
 std::shared_ptr<Admission> Admission::make(std::size_t max_requests, std::size_t max_bytes) {
   return std::shared_ptr<Admission>(new Admission(max_requests, max_bytes));
 }
@@ -17,6 +22,7 @@ std::optional<Admission::Ticket> Admission::enter(std::size_t bytes) {
   if (requests_ >= max_requests_ || bytes > max_bytes_ - bytes_) return std::nullopt;
   ++requests_;
   bytes_ += bytes;
+  open_.add(1);
   return Ticket(shared_from_this(), bytes);
 }
 
@@ -24,6 +30,7 @@ void Admission::leave(std::size_t bytes) {
   const std::lock_guard lock(mutex_);
   --requests_;
   bytes_ -= bytes;
+  open_.add(-1);
   ends_[ended_++ % ends_.size()] = Clock::now();
 }
 

@@ -7,6 +7,8 @@
 #include <mutex>
 #include <optional>
 
+#include "common/metrics/metrics.hpp"
+
 namespace moesaic {
 
 /// Keeps the number of open requests and the bytes they brought within bounds, and knows from the
@@ -43,12 +45,12 @@ class Admission : public std::enable_shared_from_this<Admission> {
   static unsigned estimate_s(std::size_t open, std::size_t ends, std::chrono::milliseconds window);
 
  private:
-  Admission(std::size_t max_requests, std::size_t max_bytes)
-      : max_requests_(max_requests), max_bytes_(max_bytes) {}
+  Admission(std::size_t max_requests, std::size_t max_bytes);
   void leave(std::size_t bytes);
 
   const std::size_t max_requests_;
   const std::size_t max_bytes_;
+  metrics::Gauge open_ = metrics::gauge("moesaic_request_open");
   mutable std::mutex mutex_;
   std::size_t requests_ = 0;
   std::size_t bytes_ = 0;

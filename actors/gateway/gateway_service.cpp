@@ -8,9 +8,11 @@
 #include "actors/gateway/admission.hpp"
 #include "actors/gateway/prompt_builder.hpp"
 #include "actors/gateway/request_flow.hpp"
+#include "actors/gateway/request_metrics.hpp"
 #include "actors/gateway/work_queue.hpp"
 #include "common/api/chat_request.hpp"
 #include "common/api/completion_request.hpp"
+#include "common/http/metrics_route.hpp"
 
 namespace moesaic {
 namespace {
@@ -41,6 +43,8 @@ std::string_view to_string(ReadyState state) {
       return "loading";
     case ReadyState::kReady:
       return "ready";
+    case ReadyState::kDegraded:
+      return "degraded";
     case ReadyState::kUnavailable:
       return "unavailable";
     case ReadyState::kDraining:
@@ -102,6 +106,7 @@ class GatewayService::Impl : public std::enable_shared_from_this<Impl> {
       if (!ready) answer.status = 503;
       responder->send(std::move(answer));
     });
+    add_metrics_route(router, [self] { return self->ready_() == ReadyState::kReady; });
     router.add("GET", "/version", [self](const HttpRequest&, auto responder) {
       responder->send(json_answer(self->version_));
     });
@@ -161,6 +166,7 @@ class GatewayService::Impl : public std::enable_shared_from_this<Impl> {
   std::optional<ApiError> not_ready() const {
     switch (ready_()) {
       case ReadyState::kReady:
+      case ReadyState::kDegraded:
         return std::nullopt;
       case ReadyState::kLoading:
         return ApiError{ApiCode::kLoading, "the model is still loading", {}, {}, 1};
@@ -179,15 +185,20 @@ class GatewayService::Impl : public std::enable_shared_from_this<Impl> {
     return moesaic::to_api_error(error);
   }
 
+  static void refuse(Responder& responder, const ApiError& error) {
+    RequestMetrics::rejected(kind_of(error.code).text);
+    responder.send(error_answer(error));
+  }
+
   /// On the io thread: what can be refused without a look at the body is refused here.
   void generate(Endpoint endpoint, HttpRequest request, std::shared_ptr<Responder> responder) {
     if (!is_json(request.headers)) {
-      return responder->send(error_answer(
-          {ApiCode::kUnsupportedMediaType, "Content-Type must be application/json", {}}));
+      return refuse(*responder,
+                    {ApiCode::kUnsupportedMediaType, "Content-Type must be application/json", {}});
     }
-    if (const auto error = not_ready()) return responder->send(error_answer(*error));
+    if (const auto error = not_ready()) return refuse(*responder, *error);
     auto ticket = admission_->enter(request.body.size());
-    if (!ticket) return responder->send(error_answer(overloaded()));
+    if (!ticket) return refuse(*responder, overloaded());
 
     const auto id = next_id_.fetch_add(1);
     auto& way_back = *responder;

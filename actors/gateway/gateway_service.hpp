@@ -17,6 +17,7 @@ namespace moesaic {
 enum class ReadyState : std::uint8_t {
   kLoading,      ///< weights are being read
   kReady,        ///< a request would be answered
+  kDegraded,     ///< a part is gone and expected back: requests wait for it until their deadline
   kUnavailable,  ///< a part that every request needs is gone
   kDraining,     ///< stopping: open requests end, new ones are refused
 };
@@ -39,7 +40,7 @@ class GatewayService {
   GatewayService(const GatewayService&) = delete;
   GatewayService& operator=(const GatewayService&) = delete;
 
-  /// Adds /v1/chat/completions, /v1/completions, /v1/models, /health, /ready, /version.
+  /// Adds /v1/chat/completions, /v1/completions, /v1/models, /health, /ready, /metrics, /version.
   void add_routes(HttpRouter& router);
 
   /// What the HTTP server refuses by itself, in the API's words.

@@ -20,6 +20,7 @@ RequestFlow::RequestFlow(Parts parts)
 
 void RequestFlow::refuse(const ApiError& error) {
   if (closed_) return;
+  metrics_.failed(kind_of(error.code).text, now());
   if (streaming_) {
     parts_.responder->write(sse_event(error_json(error)) + std::string(kSseDone));
     parts_.responder->end();
@@ -32,6 +33,7 @@ void RequestFlow::refuse(const ApiError& error) {
 bool RequestFlow::begin(AnswerPlan plan) {
   if (closed_) return false;
   plan_ = std::move(plan);
+  metrics_.admitted(plan_.prompt_usage.prompt_tokens);
   builder_.emplace(parts_.tokenizer, plan_.thinking, plan_.stops);
   if (plan_.stream) {
     parts_.responder->post(
@@ -44,7 +46,9 @@ bool RequestFlow::begin(AnswerPlan plan) {
 }
 
 void RequestFlow::on_event(const TokenEvent& event) {
+  if (event.finished) metrics_.released(now());
   if (closed_) return;
+  metrics_.tokens(event.tokens.size(), now());
   if (event.finished == FinishReason::kError || event.finished == FinishReason::kCancelled) {
     refuse(parts_.to_api_error(
         event.error.value_or(Error{Errc::kCancelled, "the engine cancelled the request"})));
@@ -66,6 +70,7 @@ void RequestFlow::on_event(const TokenEvent& event) {
 
 void RequestFlow::client_gone() {
   if (closed_) return;
+  metrics_.cancelled(now());
   if (builder_) parts_.cancel();
   close();
 }
@@ -106,6 +111,7 @@ void RequestFlow::emit(const AnswerBuilder::Delta& delta) {
 
 void RequestFlow::finish(std::string_view reason, const AnswerBuilder::Delta& delta) {
   emit(delta);
+  metrics_.finished(reason, now());
   auto& responder = *parts_.responder;
   if (plan_.stream) {
     auto events = sse_event(plan_.chat ? chat_last_chunk(plan_.head, reason, chunk_usage())

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "actors/gateway/admission.hpp"
+#include "actors/gateway/request_metrics.hpp"
 #include "common/api/api_error.hpp"
 #include "common/api/responses.hpp"
 #include "common/chat/answer_builder.hpp"
@@ -60,11 +61,13 @@ class RequestFlow : public std::enable_shared_from_this<RequestFlow> {
   void emit(const AnswerBuilder::Delta& delta);
   void finish(std::string_view reason, const AnswerBuilder::Delta& delta);
   void close();
+  static RequestMetrics::Clock::time_point now() { return RequestMetrics::Clock::now(); }
   Usage usage() const;
   ChunkUsage chunk_usage() const;
   HttpHeaders headers(std::string_view content_type) const;
 
   Parts parts_;
+  RequestMetrics metrics_{RequestMetrics::Clock::now()};
   std::optional<Admission::Ticket> ticket_;
   AnswerPlan plan_;
   std::optional<AnswerBuilder> builder_;
