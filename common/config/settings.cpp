@@ -7,6 +7,8 @@
 #include <charconv>
 #include <cstdlib>
 
+#include "common/base/edit_distance.hpp"
+
 namespace moesaic {
 namespace {
 
@@ -20,22 +22,6 @@ std::string spelled(std::string_view key, char separator, bool upper) {
     }
   }
   return out;
-}
-
-/// Levenshtein distance, for "did you mean".
-std::size_t distance(std::string_view a, std::string_view b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    std::size_t diagonal = row[0];
-    row[0] = i;
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const auto above = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0U : 1U)});
-      diagonal = above;
-    }
-  }
-  return row[b.size()];
 }
 
 Result<std::int64_t> to_integer(std::string_view text) {
@@ -99,9 +85,10 @@ const SettingSpec* Settings::find(std::string_view key) const {
 Result<void> Settings::set(std::string_view key, std::string_view value, std::string_view origin) {
   const auto* spec = find(key);
   if (spec == nullptr) {
-    const auto closest = std::min_element(
-        specs_.begin(), specs_.end(),
-        [&](const auto& a, const auto& b) { return distance(a.key, key) < distance(b.key, key); });
+    const auto closest =
+        std::min_element(specs_.begin(), specs_.end(), [&](const auto& a, const auto& b) {
+          return edit_distance(a.key, key) < edit_distance(b.key, key);
+        });
     return fail(Errc::kInvalidArgument, "unknown key \"" + std::string(key) +
                                             "\", did you mean \"" + std::string(closest->key) +
                                             "\"?");
