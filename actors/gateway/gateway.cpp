@@ -89,7 +89,7 @@ void try_elsewhere(Self self, std::uint64_t id, Error error) {
   auto& state = self->state;
   auto& open = state.jobs.at(id);
   withdraw(self, open);
-  if (state.membership == Membership::kFixed || open.attempts >= kMaxAttempts)
+  if (state.policy == Members::kFixed || open.attempts >= kMaxAttempts)
     return fail_job(self, id, std::move(error));
   ++state.replays;
   place(self, id);
@@ -159,8 +159,7 @@ void encode_visual(Self self, std::uint64_t id, std::size_t i,
                     ? Error{Errc::kDeadlineExceeded, "vision encoder: no answer in time"}
                     : from_caf(error);
             // Lost with its encoder: `went_down` finds another.
-            if (failure.code == Errc::kUnavailable &&
-                self->state.membership == Membership::kChanging)
+            if (failure.code == Errc::kUnavailable && self->state.policy == Members::kChanging)
               return place(self, id);
             fail_job(self, id, failure);
           });
@@ -205,7 +204,7 @@ void open_job(Self self, const GatewayJobPtr& job) {
   open.encoders.resize(job->visuals.size());
   if (!state.jobs.emplace(id, std::move(open)).second) return;
   if (state.draining) return fail_job(self, id, {Errc::kUnavailable, "gateway: draining"});
-  if (state.membership == Membership::kFixed) {
+  if (state.policy == Members::kFixed) {
     if (state.decoders.empty()) return fail_job(self, id, {Errc::kUnavailable, "decoder: down"});
     if (!job->visuals.empty() && state.encoders.empty())
       return fail_job(self, id, {Errc::kUnavailable, "vision encoder: down"});
@@ -300,8 +299,8 @@ void leave(Self self, const Member& gone) {
 void decoder_down(Self self, const caf::actor_addr& who) {
   std::vector<std::uint64_t> ids;
   for (const auto& [id, open] : self->state.jobs)
-    if (open.decoder == who || self->state.membership == Membership::kFixed) ids.push_back(id);
-  if (!ids.empty() && self->state.membership == Membership::kChanging)
+    if (open.decoder == who || self->state.policy == Members::kFixed) ids.push_back(id);
+  if (!ids.empty() && self->state.policy == Members::kChanging)
     log(LogLevel::kWarn,
         "a decoder went down: " + std::to_string(ids.size()) + " requests go on elsewhere");
   for (const auto id : ids) try_elsewhere(self, id, {Errc::kUnavailable, "decoder: down"});
@@ -316,11 +315,11 @@ void encoder_down(Self self, const caf::actor_addr& who) {
         encoder = nullptr;
         affected = true;
       }
-    if (affected || (open.to_encode > 0 && self->state.membership == Membership::kFixed))
+    if (affected || (open.to_encode > 0 && self->state.policy == Members::kFixed))
       ids.push_back(id);
   }
   for (const auto id : ids) {
-    if (self->state.membership == Membership::kFixed)
+    if (self->state.policy == Members::kFixed)
       fail_job(self, id, {Errc::kUnavailable, "vision encoder: down"});
     else
       place(self, id);
@@ -336,10 +335,9 @@ void went_down(Self self, const caf::actor_addr& who) {
 
 }  // namespace
 
-GatewayImpl::behavior_type gateway(GatewayImpl::stateful_pointer<GatewayState> self,
-                                   Membership membership, DecoderActor decoder,
-                                   VisionEncoderActor vision) {
-  self->state.membership = membership;
+GatewayImpl::behavior_type gateway(GatewayImpl::stateful_pointer<GatewayState> self, Members policy,
+                                   DecoderActor decoder, VisionEncoderActor vision) {
+  self->state.policy = policy;
   self->set_down_handler([self](const caf::down_msg& down) { went_down(self, down.source); });
   if (decoder) join(self, self->state.decoders, "decoder-0", std::move(decoder));
   if (vision) join(self, self->state.encoders, "vision-encoder-0", std::move(vision));

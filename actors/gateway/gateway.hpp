@@ -16,7 +16,7 @@ using tick_atom = caf::atom_constant<caf::atom("tick")>;
 using GatewayImpl = GatewayActor::extend<caf::reacts_to<tick_atom>>;
 
 /// Whether members come and go.
-enum class Membership : std::uint8_t {
+enum class Members : std::uint8_t {
   kFixed,     ///< one process: a part that goes down does not come back, its requests fail
   kChanging,  ///< a cluster: requests of a part that goes down are done again by another
 };
@@ -48,7 +48,7 @@ struct GatewayState {
   // Declared: CAF would initialise an aggregate from the actor's pointer.
   GatewayState() = default;
 
-  Membership membership = Membership::kFixed;
+  Members policy = Members::kFixed;
   std::vector<GatewayMember<DecoderActor>> decoders;
   std::vector<GatewayMember<VisionEncoderActor>> encoders;
   std::map<std::uint64_t, OpenJob> jobs;
@@ -64,8 +64,7 @@ struct GatewayState {
 /// goes down each image is encoded again elsewhere, and each sequence goes on at another decoder
 /// from its last token, or waits for one until its deadline. Nothing hangs.
 /// @param decoder, vision  the first members; null: they join later
-GatewayImpl::behavior_type gateway(GatewayImpl::stateful_pointer<GatewayState> self,
-                                   Membership membership, DecoderActor decoder,
-                                   VisionEncoderActor vision);
+GatewayImpl::behavior_type gateway(GatewayImpl::stateful_pointer<GatewayState> self, Members policy,
+                                   DecoderActor decoder, VisionEncoderActor vision);
 
 }  // namespace moesaic

@@ -42,6 +42,8 @@ class Settings {
 
   const std::string& text(std::string_view key) const;
   std::int64_t integer(std::string_view key) const;
+  /// True if this program has that key.
+  bool has(std::string_view key) const { return find(key) != nullptr; }
   /// Of a choice between yes and no.
   bool yes(std::string_view key) const { return text(key) == "yes"; }
   /// Comma-separated items without the blanks around them; no empty ones.

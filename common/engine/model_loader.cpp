@@ -3,7 +3,8 @@
 #include <fstream>
 
 #include "common/base/progress_line.hpp"
-#include "common/engine/routed_experts.hpp"
+#include "common/engine/expert_geometry.hpp"
+#include "common/engine/expert_loading.hpp"
 #include "common/model/weight_list.hpp"
 
 namespace moesaic {
@@ -45,6 +46,13 @@ Result<OpenedModel> open_model(const ModelOptions& options) {
   return opened;
 }
 
+cluster::PlacementTable shard_placement(const ModelConfig& config, Compute compute,
+                                        std::size_t shards) {
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < shards; ++i) names.push_back("expert-shard-" + std::to_string(i));
+  return cluster::PlacementTable::even_ranges(expert_geometry(config, compute), std::move(names));
+}
+
 Result<LoadedModel> load_model(const ModelOptions& options) {
   MOESAIC_TRY(const auto opened, open_model(options));
   LoadedModel loaded;
@@ -66,10 +74,10 @@ Result<LoadedModel> load_model(const ModelOptions& options) {
   loaded.decoder = std::make_shared<const DecoderWeights>(std::move(decoder));
   MOESAIC_TRY(auto gates, load_routers(loaded.config, *source));
   loaded.gates = std::make_shared<const RouterWeights>(std::move(gates));
-  const auto placement = ExpertPlacement::even_ranges(loaded.config, options.shards);
-  for (std::uint32_t shard = 0; shard < options.shards; ++shard) {
-    const ExpertFilter held = [&](std::uint32_t, Modality modality, std::uint32_t expert) {
-      return placement.shard[static_cast<std::size_t>(modality)][expert] == shard;
+  const auto placement = shard_placement(loaded.config, loaded.compute, options.shards);
+  for (const auto& shard : placement.shards) {
+    const ExpertFilter held = [&](std::uint32_t layer, Modality modality, std::uint32_t expert) {
+      return places(placement, shard, layer, modality, expert);
     };
     MOESAIC_TRY(auto experts, load_experts(loaded.config, *source, loaded.compute, held, progress));
     loaded.experts.push_back(
@@ -94,6 +102,8 @@ std::filesystem::path demo_model_dir() {
   }
   return below;
 }
+
+std::filesystem::path default_font() { return demo_model_dir() / "Roboto-Regular.ttf"; }
 
 std::uint64_t available_memory() {
   std::ifstream info("/proc/meminfo");

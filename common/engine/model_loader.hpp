@@ -8,6 +8,7 @@
 
 #include "common/base/result.hpp"
 #include "common/base/thread_pool.hpp"
+#include "common/cluster/placement_table.hpp"
 #include "common/engine/expert_backend.hpp"
 #include "common/kernels/compute.hpp"
 #include "common/model/expert_table.hpp"
@@ -55,11 +56,17 @@ struct OpenedModel {
 /// @errors kNotFound, kCorrupt, kShapeMismatch, ...: the text names file and tensor
 [[nodiscard]] Result<LoadedModel> load_model(const ModelOptions& options);
 
+/// The placement behind `ModelOptions::shards`: even ranges over expert-shard-0, -1, ...
+cluster::PlacementTable shard_placement(const ModelConfig& config, Compute compute,
+                                        std::size_t shards);
+
 /// "f32" or "bf16".
 [[nodiscard]] Result<Compute> parse_compute(const std::string& name);
 
 /// The demo model of the source tree or the installation.
 std::filesystem::path demo_model_dir();
+/// The font for time stamps on video frames where a checkpoint brings none.
+std::filesystem::path default_font();
 
 /// Bytes of memory the system says are available.
 std::uint64_t available_memory();

@@ -1,7 +1,7 @@
 #include "services/all_in_one/all_in_one.hpp"
 
 #include "actors/gateway/gateway.hpp"
-#include "actors/supervisor/model_settings.hpp"
+#include "actors/supervisor/service_settings.hpp"
 #include "common/base/version.hpp"
 #include "services/all_in_one/experts.hpp"
 
@@ -25,8 +25,7 @@ Result<void> AllInOne::load(const Settings& settings) {
   auto options = model_options(settings);
   options.shards = std::max<std::size_t>(shards, 1);
   MOESAIC_TRY(auto model, load_model(options));
-  MOESAIC_TRY(auto gateway,
-              load_gateway_model(settings, options.model, demo_model_dir() / "Roboto-Regular.ttf"));
+  MOESAIC_TRY(auto gateway, load_gateway_model(settings, options.model, default_font()));
 
   actors_ = std::make_unique<ActorRuntime>();
   ClusterParts parts;
@@ -45,7 +44,7 @@ Result<void> AllInOne::load(const Settings& settings) {
     }
   };
   MOESAIC_TRY(cluster_, Cluster::start(actors_->system(), std::move(parts)));
-  gateway_ = actors_->system().spawn(moesaic::gateway, Membership::kFixed, cluster_->decoder(),
+  gateway_ = actors_->system().spawn(moesaic::gateway, Members::kFixed, cluster_->decoder(),
                                      cluster_->vision());
   cluster_->join("gateway", "gateway-0", gateway_.address());
 
@@ -61,11 +60,7 @@ Result<void> AllInOne::load(const Settings& settings) {
 }
 
 Result<void> AllInOne::listen(const Settings& settings) {
-  HttpServerConfig config;
-  config.host = settings.text("http.host");
-  config.port = static_cast<std::uint16_t>(settings.integer("http.port"));
-  config.header_limit = static_cast<std::size_t>(settings.integer("limits.header_bytes"));
-  config.body_limit = static_cast<std::size_t>(settings.integer("limits.body_bytes"));
+  const auto config = http_config(settings);
   HttpRouter router;
   service_->add_routes(router);
   MOESAIC_TRY(http_, HttpServer::start(config, std::move(router), &GatewayService::refusal));

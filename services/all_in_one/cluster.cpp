@@ -17,7 +17,7 @@ Result<std::unique_ptr<Cluster>> Cluster::start(caf::actor_system& system, Clust
                                                             {"gateway", 1}},
                                   std::move(parts.on_change));
 
-  auto wiring = wire_experts(model, parts.routed_shards > 0);
+  MOESAIC_TRY(auto wiring, wire_experts(model, parts.routed_shards > 0));
   for (std::size_t i = 0; i < model.experts.size(); ++i) {
     ExpertShardParts shard;
     shard.name = "expert-shard-" + std::to_string(i);
@@ -25,7 +25,7 @@ Result<std::unique_ptr<Cluster>> Cluster::start(caf::actor_system& system, Clust
     shard.compute = model.compute;
     shard.table = model.experts[i];
     shard.pool = model.pool;
-    if (!wiring.links.empty()) shard.link = wiring.links[i];
+    if (!wiring.shards.empty()) shard.service = wiring.shards[i];
     const auto name = shard.name;
     cluster->shards_.push_back(system.spawn(expert_shard, std::move(shard)));
     cluster->join("expert-shard", name, cluster->shards_.back().address());

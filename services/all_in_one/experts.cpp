@@ -4,31 +4,41 @@
 
 #include "common/engine/local_experts.hpp"
 #include "common/engine/routed_experts.hpp"
+#include "common/transport/in_process.hpp"
 
 namespace moesaic {
 
-ExpertWiring wire_experts(const LoadedModel& model, bool routed) {
+Result<ExpertWiring> wire_experts(const LoadedModel& model, bool routed) {
   ExpertWiring wiring;
   if (!routed) {
     wiring.backend = std::make_unique<LocalExperts>(model.config, model.gates,
                                                     model.experts.front(), *model.pool);
     return wiring;
   }
-  auto link = transport::make_in_process_link(model.experts.size());
-  wiring.links = std::move(link.answering);
-  wiring.backend = std::make_unique<RoutedExperts>(
-      model.config, model.gates, ExpertPlacement::even_ranges(model.config, model.experts.size()),
-      std::move(link.asking), *model.pool);
+  const auto network = transport::make_in_process_network();
+  const auto endpoint = [&](const char* role, const std::string& name) {
+    transport::EndpointConfig config;
+    config.self.role = role;
+    config.self.name = name;
+    return std::make_unique<transport::Endpoint>(config,
+                                                 transport::make_in_process_carrier(network));
+  };
+  Topology topology;
+  topology.version = 1;
+  topology.placement = shard_placement(model.config, model.compute, model.experts.size());
+  for (std::size_t i = 0; i < model.experts.size(); ++i) {
+    const auto& name = topology.placement.shards[i];
+    ShardServiceParts parts{model.config, model.compute, model.experts[i], {1, 1}, {}, 1};
+    parts.listen.push_back({transport::Address::Scheme::kInProcess, name, {}});
+    MOESAIC_TRY(auto shard, ShardService::start(std::move(parts), endpoint("expert-shard", name)));
+    topology.shard_addresses.push_back(shard->addresses());
+    wiring.shards.push_back(std::move(shard));
+  }
+  auto source = std::make_shared<TopologySource>();
+  source->set(std::move(topology));
+  wiring.backend = std::make_unique<RoutedExperts>(model.config, model.gates, std::move(source),
+                                                   endpoint("decoder", "decoder-0"), *model.pool);
   return wiring;
-}
-
-std::vector<std::unique_ptr<ShardService>> start_shards(const LoadedModel& model,
-                                                        const ExpertWiring& wiring) {
-  std::vector<std::unique_ptr<ShardService>> shards;
-  for (std::size_t i = 0; i < wiring.links.size(); ++i)
-    shards.push_back(std::make_unique<ShardService>(model.config, model.experts[i], model.compute,
-                                                    wiring.links[i], 1));
-  return shards;
 }
 
 Result<std::size_t> parse_experts(const std::string& text) {

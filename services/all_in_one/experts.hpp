@@ -1,29 +1,25 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "common/engine/expert_backend.hpp"
 #include "common/engine/model_loader.hpp"
 #include "common/engine/shard_service.hpp"
-#include "common/transport/exchange.hpp"
 
 namespace moesaic {
 
-/// The expert back end of one process and the answering ends of its shards (none if the experts are
-/// called directly).
+/// The expert back end of one process and its shards (none if the experts are called directly),
+/// which must not outlive `LoadedModel::pool`.
 struct ExpertWiring {
+  std::vector<std::shared_ptr<ShardService>> shards;  ///< one per table of the model
   std::unique_ptr<ExpertBackend> backend;
-  std::vector<std::shared_ptr<transport::ServiceEnd>> links;  ///< one per table of the model
 };
 
-/// `routed`: every layer goes over a transport::Exchange to one shard per expert table, else the
-/// single table is called.
-ExpertWiring wire_experts(const LoadedModel& model, bool routed);
-
-/// Starts the service thread of each link of the wiring, one kernel worker each; destruction stops
-/// them.
-std::vector<std::unique_ptr<ShardService>> start_shards(const LoadedModel& model,
-                                                        const ExpertWiring& wiring);
+/// `routed`: every layer goes through the in-process carrier to a shard service per expert table,
+/// one kernel worker each; else the single table is called.
+/// @errors those of `ShardService::start`
+[[nodiscard]] Result<ExpertWiring> wire_experts(const LoadedModel& model, bool routed);
 
 /// "local" gives 0, "routed:N" gives N.
 [[nodiscard]] Result<std::size_t> parse_experts(const std::string& text);

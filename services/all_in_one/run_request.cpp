@@ -9,8 +9,7 @@ namespace moesaic {
 Result<std::vector<std::int32_t>> run_request(const LoadedModel& model, std::size_t routed_shards,
                                               GenerateRequest request, EngineSettings settings,
                                               const OnToken& on_token) {
-  auto wiring = wire_experts(model, routed_shards > 0);
-  const auto shards = start_shards(model, wiring);
+  MOESAIC_TRY(auto wiring, wire_experts(model, routed_shards > 0));
 
   const std::size_t tokens = request.prompt.size() + request.max_tokens;
   if (tokens > model.config.max_positions)

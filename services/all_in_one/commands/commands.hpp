@@ -24,5 +24,6 @@ void add_synth(CLI::App& app, int& status);
 void add_bench(CLI::App& app, int& status);
 void add_doctor(CLI::App& app, int& status);
 void add_keys(CLI::App& app, int& status);
+void add_health(CLI::App& app, int& status);
 
 }  // namespace moesaic

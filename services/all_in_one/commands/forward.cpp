@@ -85,8 +85,7 @@ Result<void> run(const Options& options) {
   model_options.vision = !layout.spans.empty();
   MOESAIC_TRY(const auto model, load_model(model_options));
 
-  auto wiring = wire_experts(model, shards > 0);
-  const auto services = start_shards(model, wiring);
+  MOESAIC_TRY(const auto wiring, wire_experts(model, shards > 0));
 
   TensorCollector collector(options.layers);
   std::vector<VisualFeaturesPtr> visuals;

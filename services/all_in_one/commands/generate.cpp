@@ -56,8 +56,7 @@ Result<GenerateRequest> request_from_chat(const Options& options, const ModelCon
   GenerateRequest request;
   if (model.vision) {
     VisualPipelineParts parts{config, model.vision, model.compute, model.pool, {}, {}, 0};
-    MOESAIC_TRY(parts.preprocess, PreprocessConfig::load(options.model.model,
-                                                         demo_model_dir() / "Roboto-Regular.ttf"));
+    MOESAIC_TRY(parts.preprocess, PreprocessConfig::load(options.model.model, default_font()));
     VisualPipeline pipeline(parts);
     for (const auto& file : options.images) {
       MOESAIC_TRY(auto bytes, read_file(file, parts.limits.max_bytes));

@@ -82,8 +82,7 @@ Result<std::vector<RgbImage>> decode_files(const std::vector<std::string>& files
 }
 
 Result<void> run(const Options& options) {
-  MOESAIC_TRY(const auto config,
-              PreprocessConfig::load(options.model, demo_model_dir() / "Roboto-Regular.ttf"));
+  MOESAIC_TRY(const auto config, PreprocessConfig::load(options.model, default_font()));
   MOESAIC_TRY(auto images, decode_files(options.files));
   std::map<std::string, Tensor> out;
   Patches patches;

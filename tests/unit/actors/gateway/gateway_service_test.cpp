@@ -92,7 +92,7 @@ class GatewayServiceTest : public test::ActorFixture {
   GatewayServiceTest() {
     decoder = system.spawn(test::fake_decoder, engine);
     vision = system.spawn(test::fake_vision, tower);
-    gateway = system.spawn(moesaic::gateway, Membership::kFixed, decoder, vision);
+    gateway = system.spawn(moesaic::gateway, Members::kFixed, decoder, vision);
     run();
     make_service(8);
   }

@@ -17,7 +17,7 @@ class GatewayTest : public test::ActorFixture {
   GatewayTest() {
     decoder = system.spawn(test::fake_decoder, engine);
     vision = system.spawn(test::fake_vision, tower);
-    gateway = system.spawn(moesaic::gateway, Membership::kFixed, decoder, vision);
+    gateway = system.spawn(moesaic::gateway, Members::kFixed, decoder, vision);
     run();
   }
   // Open jobs refer to the test.
@@ -216,7 +216,7 @@ class ChangingGatewayTest : public GatewayTest {
     second_decoder = system.spawn(test::fake_decoder, second_engine);
     second_vision = system.spawn(test::fake_vision, second_tower);
     gateway =
-        system.spawn(moesaic::gateway, Membership::kChanging, DecoderActor{}, VisionEncoderActor{});
+        system.spawn(moesaic::gateway, Members::kChanging, DecoderActor{}, VisionEncoderActor{});
     run();
   }
   ~ChangingGatewayTest() override { second_tower->promises.clear(); }

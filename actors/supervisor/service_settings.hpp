@@ -5,6 +5,7 @@
 #include "common/config/settings.hpp"
 #include "common/engine/make_engine.hpp"
 #include "common/engine/model_loader.hpp"
+#include "common/http/server.hpp"
 #include "common/tokenizer/tokenizer.hpp"
 
 namespace moesaic {
@@ -17,6 +18,9 @@ ModelOptions model_options(const Settings& settings);
 
 /// From the sections engine and kv.
 EngineSettings engine_settings(const Settings& settings, const Tokenizer& tokenizer);
+
+/// From the sections http and limits.
+HttpServerConfig http_config(const Settings& settings);
 
 /// `portable` and `avx512bf16` differ in bf16 sums: a process runs what its configuration names, or
 /// says why it cannot.

@@ -1,4 +1,4 @@
-#include "actors/supervisor/model_settings.hpp"
+#include "actors/supervisor/service_settings.hpp"
 
 #include "common/kernels/isa.hpp"
 
@@ -27,6 +27,16 @@ EngineSettings engine_settings(const Settings& settings, const Tokenizer& tokeni
   engine.limits.step_rows = static_cast<std::size_t>(settings.integer("engine.step_rows"));
   engine.limits.prefill_chunk = static_cast<std::size_t>(settings.integer("engine.prefill_chunk"));
   return engine;
+}
+
+HttpServerConfig http_config(const Settings& settings) {
+  HttpServerConfig config;
+  config.host = settings.text("http.host");
+  config.port = static_cast<std::uint16_t>(settings.integer("http.port"));
+  config.allow_any_host = settings.yes("http.insecure_no_auth");
+  config.header_limit = static_cast<std::size_t>(settings.integer("limits.header_bytes"));
+  config.body_limit = static_cast<std::size_t>(settings.integer("limits.body_bytes"));
+  return config;
 }
 
 Result<void> check_numerics(const Settings& settings) {

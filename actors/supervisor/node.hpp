@@ -1,0 +1,91 @@
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "actors/supervisor/ticker.hpp"
+#include "common/cluster/membership.hpp"
+#include "common/cluster/messages.hpp"
+#include "common/config/settings.hpp"
+#include "common/http/admin_server.hpp"
+#include "common/transport/carriers.hpp"
+#include "common/transport/link.hpp"
+
+namespace moesaic {
+
+/// What a process tells of itself while it is a member, and what it is told. The functions are
+/// called on threads of the node: they must not block, only read, or post on. All but `not_ready`
+/// may be empty.
+struct NodeMember {
+  std::uint64_t capacity_bytes = 0;  ///< of a shard
+  /// Why this service cannot serve right now; nothing: it can.
+  std::function<std::optional<std::string>()> not_ready;
+  std::function<cluster::Load()> load;     ///< `ready` and `detail` come from `not_ready`
+  std::function<std::uint64_t()> adopted;  ///< of a dispatcher: Reach::adopted
+  std::function<void(std::shared_ptr<const cluster::View>)> on_view;
+  std::function<void(const cluster::PlacementTable&)> on_prepare;
+  std::function<void(const cluster::PlacementTable&)> on_release;
+  std::function<void()> on_drain;
+};
+
+/// What the five services have in common: who they are, their keys, the way to the routers, the
+/// admin server. Owned by the service; thread-safe after `join`.
+class Node {
+ public:
+  /// Reads sections node, transport, router and admin.
+  /// @errors kInvalidArgument, kIo, kCorrupt: a name, an address, a key file
+  [[nodiscard]] static Result<std::unique_ptr<Node>> open(const Settings& settings,
+                                                          const std::string& role,
+                                                          std::string model_hash);
+  ~Node();
+  Node(const Node&) = delete;
+  Node& operator=(const Node&) = delete;
+
+  const transport::Identity& identity() const { return identity_; }
+
+  /// An endpoint with this process's keys.
+  /// @param accepted_roles who may connect to it
+  [[nodiscard]] Result<std::unique_ptr<transport::Endpoint>> endpoint(
+      std::vector<std::string> accepted_roles);
+  /// Listens on these addresses, comma-separated.
+  /// @param announced  they become this member's data plane in everybody's view
+  [[nodiscard]] Result<void> listen(transport::Endpoint& endpoint,
+                                    const std::vector<std::string>& addresses, bool announced);
+
+  /// Opens the admin port and registers with the routers, again and again until destruction.
+  [[nodiscard]] Result<void> join(const Settings& settings, NodeMember member);
+  /// Tells the routers at once that this member takes nothing new.
+  void drain() { draining_ = true; }
+
+  // Thread-safe, after `join`.
+  void prepared(cluster::Prepared message);
+  std::shared_ptr<const cluster::View> view() const;
+  /// Lines for the banner.
+  std::string describe() const;
+
+ private:
+  Node() = default;
+  void tick();
+  Result<void> open_admin(const Settings& settings);
+  Result<void> connect_routers(const Settings& settings);
+
+  transport::Identity identity_;
+  std::shared_ptr<const transport::KeyRing> keys_;
+  bool plaintext_ = false;
+  cluster::Member self_;
+  NodeMember member_;
+  std::atomic<bool> draining_{false};
+  std::unique_ptr<cluster::Membership> membership_;  ///< on the link's thread only
+  mutable std::mutex mutex_;
+  std::shared_ptr<const cluster::View> view_;  ///< guarded by mutex_
+  std::unique_ptr<AdminServer> admin_;
+  std::unique_ptr<transport::Link> link_;
+  std::unique_ptr<Ticker> ticker_;  ///< last: it uses the others
+};
+
+}  // namespace moesaic
