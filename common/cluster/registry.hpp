@@ -25,14 +25,17 @@ struct RegistryEvent {
   std::string yaml;
 };
 
-/// Owned by the router's main; its events come on a thread of its own and must only be posted on.
+/// Owned by the router's main. Events come one at a time, on a thread of its own or inside `start`
+/// and `store`, and must only be posted on: the callback calls nothing of the registry.
 class Registry {
  public:
   virtual ~Registry() = default;
   /// Begins to take part. Nothing fails here: an unreachable store is tried for ever, and told as
   /// kFollowing.
   virtual void start(std::function<void(RegistryEvent)> on_event) = 0;
-  /// Stores a placement; its kPlacement event follows at every router, this one too.
+  /// Stores a placement; its kPlacement event follows at every router, this one too. A router that
+  /// begins to lead hears of the stored placement before its kLeading. May take two seconds: not
+  /// from an actor's handler.
   /// @errors kUnavailable: no leader's term, or the store is out of reach; kInvalidArgument: epoch
   /// not larger than the stored one
   [[nodiscard]] virtual Result<void> store(std::uint64_t term, std::uint32_t epoch,
