@@ -1,0 +1,142 @@
+#include "common/transport/zmq_connector.hpp"
+
+#include <algorithm>
+
+#include "common/metrics/metrics.hpp"
+#include "common/transport/wire.hpp"
+
+namespace moesaic::transport {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr int kLingerMs = 50;  // for a goodbye
+constexpr auto kShortestWait = 20ms;
+constexpr auto kLongestWait = 200ms;
+constexpr auto kWaitAfterBye = 200ms;
+constexpr auto kStable = 1s;
+constexpr auto kRefusedEvery = 1s;
+// A handshake that ends sooner after its start was ended by the other side, not by the clock.
+constexpr auto kHandshakeEnded = 1s;
+
+}  // namespace
+
+ZmqConnector::ZmqConnector(ZmqShared& shared, ConnectionId id, Address address, std::string role,
+                           std::string peer)
+    : ZmqSource(shared),
+      id_(id),
+      address_(std::move(address)),
+      role_(std::move(role)),
+      peer_(std::move(peer)) {}
+
+ZmqConnector::~ZmqConnector() { drop_socket(open_ ? kLingerMs : 0); }
+
+Result<void> ZmqConnector::open() {
+  try {
+    make_socket(zmq::socket_type::dealer);
+    connect();
+    open_at_ = Clock::time_point::max();
+    return {};
+  } catch (const zmq::error_t& error) {
+    drop_socket(0);
+    open_at_ = Clock::now() + kLongestWait;
+    return fail(Errc::kIo, to_string(address_) + ": cannot connect: " + error.what());
+  }
+}
+
+void ZmqConnector::connect() {
+  if (uses_curve(shared_.options, address_)) {
+    const auto& own = shared_.options.keys->own();
+    socket_.set(zmq::sockopt::curve_serverkey, address_.server_key);
+    socket_.set(zmq::sockopt::curve_publickey, own.public_key);
+    socket_.set(zmq::sockopt::curve_secretkey, own.secret_key);
+  }
+  socket_.connect(endpoint_of(address_));
+}
+
+Result<void> ZmqConnector::send(zmq::message_t message) {
+  if (!open_) return fail(Errc::kUnavailable, to_string(address_) + ": not connected");
+  may_have_data = true;
+  if (socket_.send(message, zmq::send_flags::dontwait)) return {};
+  // With ZMQ_IMMEDIATE a full queue and a peer that has just gone look the same; for the latter
+  // the monitor has the news.
+  return fail(Errc::kOverloaded, to_string(address_) + ": queue of " +
+                                     std::to_string(shared_.options.limits.queue_frames) +
+                                     " frames is full");
+}
+
+ZmqSource::Read ZmqConnector::read_data(CarrierEvents& events) {
+  if (!read_message(socket_, message_)) {
+    may_have_data = false;
+    return Read::kNothing;
+  }
+  if (!open_) return Read::kDropped;
+  if (message_.parts == 1 && message_.first.to_string_view() == kBye) {
+    lose(events, "the listener closed the connection", kWaitAfterBye);
+    return Read::kEvent;
+  }
+  auto frame = message_.parts == 1
+                   ? decode({message_.first.data<std::byte>(), message_.first.size()})
+                   : fail(Errc::kCorrupt, "more than one part");
+  if (!frame) {
+    count_malformed(shared_, peer_);
+    return Read::kDropped;
+  }
+  events.push_back({CarrierEvent::Kind::kFrame, id_, std::move(*frame)});
+  return Read::kEvent;
+}
+
+void ZmqConnector::read_monitor(CarrierEvents& events) {
+  while (monitor_) {
+    const auto event = monitor_->next();
+    if (!event) return;
+    switch (event->kind) {
+      case ZMQ_EVENT_CONNECTED:
+        connected_ = Clock::now();
+        break;
+      case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
+        open_ = true;
+        opened_ = Clock::now();
+        events.push_back({CarrierEvent::Kind::kOpened, id_, {}, false, {}, role_});
+        break;
+      case ZMQ_EVENT_DISCONNECTED:
+        // Before the handshake ZeroMQ itself tries again.
+        if (open_) lose(events, "connection lost", kShortestWait);
+        break;
+      case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
+        refuse(events, "the listener does not admit our key");
+        break;
+      case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
+        refuse(events, "the listener does not have the key we expect, or is no peer of ours");
+        break;
+      case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+        if (uses_curve(shared_.options, address_) && Clock::now() - connected_ < kHandshakeEnded)
+          refuse(events,
+                 "closed during the handshake: the listener has another key than we expect");
+        break;
+      default:
+        break;
+    }
+  }
+}
+
+void ZmqConnector::lose(CarrierEvents& events, std::string why, std::chrono::milliseconds least) {
+  open_ = false;
+  const auto now = Clock::now();
+  wait_ = now - opened_ > kStable ? least : std::clamp(wait_ * 2, least, kLongestWait + 0ms);
+  open_at_ = now + wait_;
+  drop_socket(0);
+  events.push_back(
+      {CarrierEvent::Kind::kClosed, id_, {}, false, to_string(address_) + ": " + std::move(why)});
+}
+
+void ZmqConnector::refuse(CarrierEvents& events, std::string why) {
+  const auto now = Clock::now();
+  if (now - refused_ < kRefusedEvery) return;
+  refused_ = now;
+  metrics::counter("moesaic_wire_handshake_failures_total").add();
+  events.push_back(
+      {CarrierEvent::Kind::kRefused, id_, {}, false, to_string(address_) + ": " + std::move(why)});
+}
+
+}  // namespace moesaic::transport

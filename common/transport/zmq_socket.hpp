@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <zmq.hpp>
+
+#include "common/base/result.hpp"
+#include "common/transport/carriers.hpp"
+
+namespace moesaic::transport {
+
+/// What connectors and listeners of one ZeroMQ carrier share. Only files of this folder include
+/// this header.
+struct ZmqShared {
+  zmq::context_t context{1};
+  ZmqOptions options;
+  std::uint64_t malformed = 0;  ///< messages from peers that are no frame
+  std::uint64_t monitors = 0;   ///< made so far; gives them names
+};
+
+/// From listener to connector: "I take nothing from you any more". No frame is that short.
+inline constexpr std::string_view kBye = "MSEC-BYE";
+
+/// Limits, heartbeats, time-outs: what every socket needs before it connects or binds.
+void set_options(zmq::socket_t& socket, const CarrierLimits& limits);
+
+/// True if this carrier encrypts connections to that address.
+bool uses_curve(const ZmqOptions& options, const Address& address);
+
+/// @errors kInvalidArgument: tcp beyond loopback without keys (both remedies in the text)
+[[nodiscard]] Result<void> check_crypto(const ZmqOptions& options, const Address& address);
+
+std::string endpoint_of(const Address& address);
+
+/// The frame as one message.
+/// @errors kTooLarge
+[[nodiscard]] Result<zmq::message_t> to_message(const Frame& frame, std::size_t max_bytes);
+
+/// Counts a message that is no frame; `peer` is the label of the metric.
+void count_malformed(ZmqShared& shared, const std::string& peer);
+
+/// Reads the next message of a socket without waiting: the last part, the number of parts.
+/// @throws zmq::error_t
+struct ReadMessage {
+  zmq::message_t first;
+  zmq::message_t last;  ///< the only part if there is one
+  std::size_t parts = 0;
+};
+bool read_message(zmq::socket_t& socket, ReadMessage& message);
+
+/// The descriptor that becomes readable when the socket may have something (edge-triggered).
+int descriptor_of(zmq::socket_t& socket);
+
+}  // namespace moesaic::transport

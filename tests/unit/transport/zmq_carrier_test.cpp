@@ -1,0 +1,232 @@
+#include "common/transport/zmq_carrier.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <thread>
+
+#include "common/transport/wire.hpp"
+#include "tests/support/temp_dir.hpp"
+
+namespace moesaic::transport {
+namespace {
+
+using namespace std::chrono_literals;
+using Clock = std::chrono::steady_clock;
+using Kind = CarrierEvent::Kind;
+using testing::HasSubstr;
+
+Frame numbered(std::uint64_t sequence, std::size_t bytes = 16) {
+  Frame frame;
+  frame.sequence = sequence;
+  frame.tensors.emplace_back(DType::kU8,
+                             std::vector<std::int64_t>{static_cast<std::int64_t>(bytes)});
+  for (std::size_t i = 0; i < bytes; ++i)
+    frame.tensors[0].bytes.data()[i] = static_cast<std::byte>(i * 7 + sequence);
+  return frame;
+}
+
+/// Keys of a small cluster: what each process's ring would be.
+struct Keys {
+  KeyPair router = make_key_pair(), shard = make_key_pair(), decoder = make_key_pair();
+  std::vector<KnownKey> known{{"router", "r", router.public_key},
+                              {"expert-shard", "s", shard.public_key},
+                              {"decoder", "d", decoder.public_key}};
+
+  ZmqOptions as(const KeyPair& own) const {
+    ZmqOptions options;
+    options.keys = std::make_shared<const KeyRing>(own, known);
+    return options;
+  }
+};
+
+std::unique_ptr<ZmqCarrier> carrier(ZmqOptions options) {
+  auto made = ZmqCarrier::make(std::move(options));
+  EXPECT_TRUE(made) << made.error().what;
+  return std::move(*made);
+}
+
+/// The next event of that kind within 3 s; others are dropped.
+std::optional<CarrierEvent> await(Carrier& from, Kind kind, Clock::duration patience = 3s) {
+  const auto deadline = Clock::now() + patience;
+  while (true) {
+    auto event = from.receive(deadline);
+    if (!event) return std::nullopt;
+    if (event->kind == kind) return std::move(*event);
+  }
+}
+
+TEST(ZmqCarrierTest, TcpBeyondLoopbackNeedsKeysOrTheWord) {
+  const auto address = *parse_address("tcp://192.0.2.1:7400");
+  auto without = carrier({});
+  for (const auto& error : {without->listen(address).error(), without->connect(address).error()}) {
+    EXPECT_EQ(error.code, Errc::kInvalidArgument);
+    EXPECT_THAT(error.what, HasSubstr("tcp://192.0.2.1:7400"));
+    EXPECT_THAT(error.what, HasSubstr("transport.plaintext"));
+    EXPECT_EQ(error.what.find('\n'), std::string::npos);
+  }
+  ZmqOptions said;
+  said.plaintext = true;
+  EXPECT_TRUE(carrier(said)->connect(address));
+}
+
+TEST(ZmqCarrierTest, AnIpcFolderIsMadeForUsAlone) {
+  test::TempDir temp;
+  auto one = carrier({});
+  const auto address = *parse_address("ipc://" + (temp / "sockets" / "a.ipc").string());
+  ASSERT_TRUE(one->listen(address));
+  EXPECT_EQ(std::filesystem::status(temp / "sockets").permissions(), std::filesystem::perms(0700));
+
+  std::filesystem::create_directory(temp / "open");
+  std::filesystem::permissions(temp / "open", std::filesystem::perms(0755));
+  const auto refused = one->listen(*parse_address("ipc://" + (temp / "open" / "a.ipc").string()));
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().what, HasSubstr("0700"));
+
+  auto other = carrier({});
+  const auto taken = other->listen(address);
+  ASSERT_FALSE(taken);
+  EXPECT_THAT(taken.error().what, HasSubstr("in use"));
+}
+
+TEST(ZmqCarrierTest, ATakenPortIsAnErrorThatNamesIt) {
+  auto one = carrier({});
+  const auto bound = one->listen(*parse_address("tcp://127.0.0.1:0"));
+  ASSERT_TRUE(bound);
+  auto other = carrier({});
+  const auto taken = other->listen(*bound);
+  ASSERT_FALSE(taken);
+  EXPECT_EQ(taken.error().code, Errc::kIo);
+  EXPECT_THAT(taken.error().what, HasSubstr(bound->place));
+}
+
+TEST(ZmqCarrierTest, ListensOnSeveralAddressesAtOnce) {
+  test::TempDir temp;
+  const Keys keys;
+  auto listener = carrier(keys.as(keys.router));
+  const auto ipc = listener->listen(*parse_address("ipc://" + (temp / "a" / "x").string()));
+  const auto tcp = listener->listen(*parse_address("tcp://127.0.0.1:0"));
+  const auto v6 = listener->listen(*parse_address("tcp://[::1]:0"));
+  ASSERT_TRUE(ipc && tcp && v6) << v6.error().what;
+  EXPECT_EQ(ipc->server_key, "");
+  EXPECT_EQ(tcp->server_key, keys.router.public_key);
+  auto connector = carrier(keys.as(keys.decoder));
+  for (const auto& address : {*ipc, *tcp, *v6}) {
+    const auto connection = connector->connect(address);
+    ASSERT_TRUE(connection);
+    ASSERT_TRUE(await(*connector, Kind::kOpened)) << to_string(address);
+    ASSERT_TRUE(connector->send(*connection, numbered(1)));
+    const auto opened = await(*listener, Kind::kOpened);
+    ASSERT_TRUE(opened);
+    EXPECT_EQ(opened->role, address == *ipc ? "" : "decoder");
+    EXPECT_TRUE(await(*listener, Kind::kFrame));
+  }
+}
+
+class CurveTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    listener_ = carrier(keys_.as(keys_.router));
+    auto bound = listener_->listen(*parse_address("tcp://127.0.0.1:0"));
+    ASSERT_TRUE(bound) << bound.error().what;
+    address_ = *bound;
+  }
+  /// The first answer to a connection attempt.
+  std::optional<CarrierEvent> attempt(Carrier& connector, const Address& address) {
+    const auto connection = connector.connect(address);
+    if (!connection) return std::nullopt;
+    auto event = connector.receive(Clock::now() + 3s);
+    return event ? std::optional(std::move(*event)) : std::nullopt;
+  }
+  Keys keys_;
+  std::unique_ptr<ZmqCarrier> listener_;
+  Address address_;
+};
+
+TEST_F(CurveTest, BothSidesKnowTheRoleOfThePeersKey) {
+  auto shard = carrier(keys_.as(keys_.shard));
+  const auto connection = shard->connect(address_);
+  ASSERT_TRUE(connection);
+  const auto opened = await(*shard, Kind::kOpened);
+  ASSERT_TRUE(opened);
+  EXPECT_EQ(opened->role, "router");
+  EXPECT_FALSE(opened->accepted);
+  ASSERT_TRUE(shard->send(*connection, numbered(1)));
+  const auto accepted = await(*listener_, Kind::kOpened);
+  ASSERT_TRUE(accepted);
+  EXPECT_EQ(accepted->role, "expert-shard");  // whatever its frames say: the endpoint compares
+  EXPECT_TRUE(accepted->accepted);
+}
+
+TEST_F(CurveTest, AnUnknownKeyIsRefused) {
+  Keys stranger = keys_;
+  stranger.decoder = make_key_pair();
+  auto connector = carrier(stranger.as(stranger.decoder));
+  const auto event = attempt(*connector, address_);
+  ASSERT_TRUE(event);
+  EXPECT_EQ(event->kind, Kind::kRefused);
+  EXPECT_THAT(event->detail, HasSubstr("does not admit our key"));
+  EXPECT_FALSE(await(*listener_, Kind::kOpened, 300ms));
+}
+
+TEST_F(CurveTest, AListenerWithAnotherKeyIsRefused) {
+  auto connector = carrier(keys_.as(keys_.decoder));
+  auto wrong = address_;
+  wrong.server_key = keys_.shard.public_key;
+  const auto event = attempt(*connector, wrong);
+  ASSERT_TRUE(event);
+  EXPECT_EQ(event->kind, Kind::kRefused);
+  EXPECT_THAT(event->detail, HasSubstr(to_string(address_)));
+}
+
+TEST_F(CurveTest, AListenerKeyThatIsNotKnownIsNotTried) {
+  auto connector = carrier(keys_.as(keys_.decoder));
+  for (const auto& key : {make_key_pair().public_key, std::string()}) {
+    auto address = address_;
+    address.server_key = key;
+    const auto connection = connector->connect(address);
+    ASSERT_FALSE(connection);
+    EXPECT_EQ(connection.error().code, Errc::kInvalidArgument);
+  }
+}
+
+TEST_F(CurveTest, ASecretThatDoesNotBelongToAnAdmittedPublicKeyIsRefused) {
+  auto forged = keys_;
+  forged.decoder.secret_key = make_key_pair().secret_key;  // claims the decoder's public key
+  auto connector = carrier(forged.as(forged.decoder));
+  ASSERT_TRUE(connector->connect(address_));
+  EXPECT_FALSE(await(*connector, Kind::kOpened, 500ms));
+  EXPECT_FALSE(await(*listener_, Kind::kOpened, 100ms));
+}
+
+TEST_F(CurveTest, APlainConnectorDoesNotGetThrough) {
+  auto connector = carrier({});
+  auto plain = address_;
+  plain.server_key.clear();
+  ASSERT_TRUE(connector->connect(plain));
+  EXPECT_FALSE(await(*connector, Kind::kOpened, 500ms));
+  EXPECT_FALSE(await(*listener_, Kind::kOpened, 100ms));
+}
+
+TEST_F(CurveTest, TwoKeysOfOneOwnerAreValidDuringRotation) {
+  Keys rotating = keys_;
+  const auto next = make_key_pair();
+  rotating.known.push_back({"decoder", "d", next.public_key});
+  auto listener = carrier(rotating.as(rotating.router));
+  const auto bound = listener->listen(*parse_address("tcp://127.0.0.1:0"));
+  ASSERT_TRUE(bound);
+  for (const auto& pair : {rotating.decoder, next}) {
+    auto connector = carrier(rotating.as(pair));
+    const auto connection = connector->connect(*bound);
+    ASSERT_TRUE(connection);
+    ASSERT_TRUE(await(*connector, Kind::kOpened));
+    ASSERT_TRUE(connector->send(*connection, numbered(1)));
+    const auto opened = await(*listener, Kind::kOpened);
+    ASSERT_TRUE(opened);
+    EXPECT_EQ(opened->role, "decoder");
+  }
+}
+
+}  // namespace
+}  // namespace moesaic::transport
