@@ -133,6 +133,7 @@ command_of() {
   for other in "${names[@]}"; do
     [[ ${role_of[$other]} != router ]] || endpoints+=("$other=tcp://$(address_of "$other"):$(port_of "$other" control)")
   done
+  [[ ${flags[admin.host]} == 127.* ]] || flags[admin.insecure_no_auth]=yes
   case $role in
     router) flags[router.listen]=tcp://$(address_of "$name"):$(port_of "$name" control) ;;
     *) flags[router.endpoints]=$(IFS=, && echo "${endpoints[*]}") ;;
