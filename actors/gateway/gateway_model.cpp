@@ -2,15 +2,14 @@
 
 #include <algorithm>
 
+#include "common/config/keys.hpp"
+
 namespace moesaic {
 
 Result<GatewayModel> load_gateway_model(const Settings& settings, const std::string& directory,
                                         const std::filesystem::path& font) {
   GatewayModel gateway;
-  // A trailing slash has no name of its own.
-  const auto path = std::filesystem::path(directory + "/.").lexically_normal().parent_path();
-  gateway.name =
-      settings.text("model.name").empty() ? path.filename().string() : settings.text("model.name");
+  gateway.name = model_name(settings, directory);
   MOESAIC_TRY(gateway.tokenizer, Tokenizer::load(directory));
   if (settings.text("chat.format") == "auto") {
     gateway.style = guess_chat_style(directory);

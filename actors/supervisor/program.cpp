@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "actors/supervisor/process_metrics.hpp"
 #include "common/base/log.hpp"
 #include "common/base/version.hpp"
 #include "common/kernels/isa.hpp"
@@ -115,6 +116,7 @@ Result<void> run_service(std::span<const SettingSpec> keys, const SettingOptions
   sigaddset(&signals, SIGINT);
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   ::signal(SIGPIPE, SIG_IGN);
+  start_process_metrics(settings);
   MOESAIC_TRY(const auto service, start(settings));
   std::fputs(service->banner().c_str(), stdout);
   std::fflush(stdout);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <filesystem>
 
 namespace moesaic {
 namespace {
@@ -114,6 +115,13 @@ std::vector<SettingSpec> select_keys(
       if (name == key.key) selected.back().default_value = value;
   }
   return selected;
+}
+
+std::string model_name(const Settings& settings, const std::string& directory) {
+  const auto& named = settings.text("model.name");
+  if (!named.empty()) return named;
+  // A trailing slash has no name of its own.
+  return std::filesystem::path(directory + "/.").lexically_normal().parent_path().filename();
 }
 
 }  // namespace moesaic

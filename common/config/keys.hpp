@@ -1,6 +1,7 @@
 #pragma once
 
 #include <initializer_list>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -18,5 +19,8 @@ std::span<const SettingSpec> all_keys();
 std::vector<SettingSpec> select_keys(
     std::initializer_list<std::string_view> wanted,
     std::initializer_list<std::pair<std::string_view, std::string_view>> defaults = {});
+
+/// What clients call the model: model.name, else the name of its directory.
+std::string model_name(const Settings& settings, const std::string& directory);
 
 }  // namespace moesaic
