@@ -3,6 +3,7 @@
 #include "actors/contracts/errors.hpp"
 #include "actors/transport_bridge/request_frames.hpp"
 #include "common/base/log.hpp"
+#include "common/transport/failure.hpp"
 
 namespace moesaic {
 namespace {
@@ -51,7 +52,7 @@ void answered(RemoteDecoderImpl::stateful_pointer<RemoteDecoderState> self,
   if (!id.empty()) state.sinks.erase(id.mapped());
   promise.deliver(to_caf(frame.type == FrameType::kStale
                              ? Error{Errc::kUnavailable, "decoder: this gateway is out of date"}
-                             : read_failure_frame(frame)));
+                             : transport::read_failure(frame)));
 }
 
 }  // namespace
@@ -114,7 +115,7 @@ RemoteVisionImpl::behavior_type remote_vision(
             promise.deliver(to_caf(features.error()));
         } else {
           promise.deliver(to_caf(frame.type == FrameType::kFailure
-                                     ? read_failure_frame(frame)
+                                     ? transport::read_failure(frame)
                                      : Error{Errc::kUnavailable, "vision encoder: no answer"}));
         }
       },

@@ -298,24 +298,4 @@ Result<VisualFeatures> read_features(const Frame& frame) {
   return unpack(shape, frame.tensors[1], at);
 }
 
-Frame make_failure_frame(const Error& error, std::uint64_t sequence) {
-  Frame frame;
-  frame.type = FrameType::kFailure;
-  frame.code = static_cast<std::uint8_t>(error.code);
-  frame.sequence = sequence;
-  frame.tensors.emplace_back(
-      DType::kU8, std::vector<std::int64_t>{static_cast<std::int64_t>(error.what.size())});
-  std::memcpy(frame.tensors[0].bytes.data(), error.what.data(), error.what.size());
-  return frame;
-}
-
-Error read_failure_frame(const Frame& frame) {
-  std::string text;
-  if (!frame.tensors.empty() && frame.tensors[0].dtype == DType::kU8) {
-    const auto bytes = frame.tensors[0].as<char>();
-    text.assign(bytes.data(), bytes.size());
-  }
-  return {frame.code == 0 ? Errc::kInternal : static_cast<Errc>(frame.code), std::move(text)};
-}
-
 }  // namespace moesaic

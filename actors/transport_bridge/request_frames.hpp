@@ -31,8 +31,4 @@ transport::Frame make_encode(const VisualItem& item);
 transport::Frame make_features(const VisualFeatures& features);
 [[nodiscard]] Result<VisualFeatures> read_features(const transport::Frame& frame);
 
-/// kFailure, for the question with that number.
-transport::Frame make_failure_frame(const Error& error, std::uint64_t sequence);
-Error read_failure_frame(const transport::Frame& frame);
-
 }  // namespace moesaic

@@ -3,6 +3,7 @@
 #include "actors/contracts/errors.hpp"
 #include "actors/transport_bridge/request_frames.hpp"
 #include "common/base/log.hpp"
+#include "common/transport/failure.hpp"
 
 namespace moesaic {
 namespace {
@@ -22,7 +23,7 @@ void send(Self self, PeerId peer, Frame frame) {
 template <class Self>
 void answer_probe(Self self, PeerId peer, std::uint64_t sequence) {
   if (const auto reason = self->state.parts.not_ready())
-    return send(self, peer, make_failure_frame({Errc::kUnavailable, *reason}, sequence));
+    return send(self, peer, transport::make_failure({Errc::kUnavailable, *reason}, sequence));
   Frame frame;
   frame.type = FrameType::kProbed;
   frame.sequence = sequence;
@@ -43,7 +44,7 @@ using DecoderSelf = DecoderEndActor::stateful_pointer<DecoderEndState>;
 void submit(DecoderSelf self, PeerId peer, const Frame& frame) {
   auto& state = self->state;
   auto request = read_submit(frame, std::chrono::steady_clock::now());
-  if (!request) return send(self, peer, make_failure_frame(request.error(), frame.sequence));
+  if (!request) return send(self, peer, transport::make_failure(request.error(), frame.sequence));
   const auto id = state.next_id++;
   state.open[id] = {peer, request->id};
   request->id = id;
@@ -59,7 +60,7 @@ void submit(DecoderSelf self, PeerId peer, const Frame& frame) {
           },
           [self, peer, id, sequence = frame.sequence](const caf::error& error) {
             self->state.open.erase(id);
-            send(self, peer, make_failure_frame(from_caf(error), sequence));
+            send(self, peer, transport::make_failure(from_caf(error), sequence));
           });
 }
 
@@ -95,9 +96,9 @@ void take(DecoderSelf self, const Event& event) {
     return;
   }
   send(self, event.peer,
-       make_failure_frame({Errc::kUnsupported, "a decoder does not answer frames of type " +
-                                                   std::to_string(int(frame.type))},
-                          frame.sequence));
+       transport::make_failure({Errc::kUnsupported, "a decoder does not answer frames of type " +
+                                                        std::to_string(int(frame.type))},
+                               frame.sequence));
 }
 
 using VisionSelf = VisionEndActor::stateful_pointer<VisionEndState>;
@@ -108,13 +109,13 @@ void take(VisionSelf self, const Event& event) {
   const auto sequence = event.frame.sequence;
   if (event.frame.type == FrameType::kProbe) return answer_probe(self, peer, sequence);
   if (event.frame.type != FrameType::kEncode)
-    return send(
-        self, peer,
-        make_failure_frame({Errc::kUnsupported, "a vision encoder does not answer frames of type " +
-                                                    std::to_string(int(event.frame.type))},
-                           sequence));
+    return send(self, peer,
+                transport::make_failure(
+                    {Errc::kUnsupported, "a vision encoder does not answer frames of type " +
+                                             std::to_string(int(event.frame.type))},
+                    sequence));
   auto item = read_encode(event.frame);
-  if (!item) return send(self, peer, make_failure_frame(item.error(), sequence));
+  if (!item) return send(self, peer, transport::make_failure(item.error(), sequence));
   self->request(self->state.vision, caf::infinite, encode_atom::value,
                 VisualItemPtr(std::make_shared<const VisualItem>(std::move(*item))))
       .then(
@@ -124,7 +125,7 @@ void take(VisionSelf self, const Event& event) {
             send(self, peer, std::move(frame));
           },
           [self, peer, sequence](const caf::error& error) {
-            send(self, peer, make_failure_frame(from_caf(error), sequence));
+            send(self, peer, transport::make_failure(from_caf(error), sequence));
           });
 }
 

@@ -25,5 +25,6 @@ void add_bench(CLI::App& app, int& status);
 void add_doctor(CLI::App& app, int& status);
 void add_keys(CLI::App& app, int& status);
 void add_health(CLI::App& app, int& status);
+void add_place(CLI::App& app, int& status);
 
 }  // namespace moesaic

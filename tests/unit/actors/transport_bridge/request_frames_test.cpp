@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include "common/transport/bytes.hpp"
+#include "common/transport/failure.hpp"
 
 namespace moesaic {
 namespace {
@@ -148,7 +149,8 @@ TEST(RequestFramesTest, FeaturesAndFailuresArrive) {
   ASSERT_TRUE(got);
   EXPECT_EQ(got->values, sent->values);
   EXPECT_EQ(got->rows, 3U);
-  const auto error = read_failure_frame(make_failure_frame({Errc::kTooLarge, "too big"}, 5));
+  const auto error =
+      transport::read_failure(transport::make_failure({Errc::kTooLarge, "too big"}, 5));
   EXPECT_EQ(error.code, Errc::kTooLarge);
   EXPECT_EQ(error.what, "too big");
   EXPECT_EQ(*read_cancel(make_cancel(12)), 12U);
