@@ -1,6 +1,7 @@
 #pragma once
 
 #include <caf/all.hpp>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -35,6 +36,8 @@ struct VisualItem {
   bool video = false;
   double fps = 0;  ///< frame i of a video is at i / fps seconds
   std::vector<std::shared_ptr<const std::string>> frames;
+  /// When it came into this process: its wait for the encoder begins.
+  std::chrono::steady_clock::time_point since = std::chrono::steady_clock::now();
 };
 using VisualItemPtr = std::shared_ptr<const VisualItem>;
 

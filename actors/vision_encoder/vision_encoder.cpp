@@ -9,6 +9,8 @@ VisionEncoderActor::behavior_type vision_encoder(
   self->state.pipeline = std::make_unique<VisualPipeline>(std::move(parts));
   return {
       [self](encode_atom, const VisualItemPtr& item) -> caf::result<VisualFeaturesPtr> {
+        const auto waited = std::chrono::steady_clock::now() - item->since;
+        self->state.queue.observe(std::chrono::duration<double>(waited).count());
         try {
           auto features = self->state.pipeline->encode(*item);
           if (!features) return to_caf(features.error());

@@ -9,6 +9,7 @@ namespace moesaic {
 struct VisionEncoderState {
   static constexpr const char* name = "vision-encoder";
   std::unique_ptr<VisualPipeline> pipeline;
+  metrics::Histogram queue = metrics::histogram("moesaic_vision_queue_seconds");
 };
 
 /// The behaviour behind VisionEncoderActor. Spawn it detached: an image is long compute.

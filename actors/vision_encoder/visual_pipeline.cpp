@@ -1,8 +1,23 @@
 #include "actors/vision_encoder/visual_pipeline.hpp"
 
+#include <chrono>
+#include <utility>
+
 #include "common/media/content_hash.hpp"
 
 namespace moesaic {
+namespace {
+
+/// Runs `work` and adds the time it took.
+template <class F>
+auto timed(metrics::Histogram& seconds, F&& work) {
+  const auto begun = std::chrono::steady_clock::now();
+  auto result = std::forward<F>(work)();
+  seconds.observe(std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count());
+  return result;
+}
+
+}  // namespace
 
 VisualFeaturesPtr FeatureCache::find(const std::string& hash) {
   const auto it = by_hash_.find(hash);
@@ -32,7 +47,8 @@ VisualPipeline::VisualPipeline(VisualPipelineParts parts)
 Result<VisualFeaturesPtr> VisualPipeline::encode(const VisualItem& item) {
   std::vector<RgbImage> frames;
   for (const auto& file : item.frames) {
-    MOESAIC_TRY(auto frame, decode_image(*file, parts_.limits));
+    MOESAIC_TRY(auto frame,
+                timed(metrics_.decode, [&] { return decode_image(*file, parts_.limits); }));
     frames.push_back(std::move(frame));
   }
   if (frames.empty()) return fail(Errc::kInvalidArgument, "a visual item without frames");
@@ -40,18 +56,24 @@ Result<VisualFeaturesPtr> VisualPipeline::encode(const VisualItem& item) {
                          : image_content_hash(parts_.preprocess, frames.front());
   if (auto known = cache_.find(hash)) {
     ++status_.cache_hits;
+    metrics_.hits.add();
     return known;
   }
   ++status_.cache_misses;
-  MOESAIC_TRY(const auto prepared,
-              item.video ? preprocess_video(parts_.preprocess, std::move(frames), item.fps)
-                         : preprocess_image(parts_.preprocess, frames.front()));
+  metrics_.misses.add();
+  MOESAIC_TRY(const auto prepared, timed(metrics_.resize, [&] {
+                return item.video ? preprocess_video(parts_.preprocess, std::move(frames), item.fps)
+                                  : preprocess_image(parts_.preprocess, frames.front());
+              }));
   auto features = std::make_shared<VisualFeatures>();
   features->video = item.video;
   features->grid = prepared.input.grid;
   features->rows = visual_rows(parts_.config.vision, features->grid);
   features->hidden = parts_.config.hidden;
-  features->values = tower_.encode(prepared.input.patches, features->grid, *parts_.pool);
+  features->values = timed(metrics_.encode, [&] {
+    return tower_.encode(prepared.input.patches, features->grid, *parts_.pool);
+  });
+  metrics_.tokens.observe(static_cast<double>(features->rows));
   features->content_hash = std::move(hash);
   ++status_.encoded;
   cache_.insert(features);

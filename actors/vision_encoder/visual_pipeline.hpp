@@ -9,6 +9,7 @@
 #include "actors/contracts/actors.hpp"
 #include "common/base/thread_pool.hpp"
 #include "common/media/preprocess.hpp"
+#include "common/metrics/metrics.hpp"
 #include "common/model/vision_tower.hpp"
 
 namespace moesaic {
@@ -31,6 +32,16 @@ class FeatureCache {
   std::size_t bytes_ = 0;
   std::list<VisualFeaturesPtr> order_;  ///< most recently used first
   std::unordered_map<std::string, std::list<VisualFeaturesPtr>::iterator> by_hash_;
+};
+
+/// moesaic_vision_*.
+struct VisionMetrics {
+  metrics::Histogram decode = metrics::histogram("moesaic_vision_decode_seconds");
+  metrics::Histogram resize = metrics::histogram("moesaic_vision_resize_seconds");
+  metrics::Histogram encode = metrics::histogram("moesaic_vision_encode_seconds");
+  metrics::Histogram tokens = metrics::histogram("moesaic_vision_tokens_per_image");
+  metrics::Counter hits = metrics::counter("moesaic_vision_cache_hits_total");
+  metrics::Counter misses = metrics::counter("moesaic_vision_cache_misses_total");
 };
 
 /// What a vision encoder is made of.
@@ -59,6 +70,7 @@ class VisualPipeline {
   VisionTower tower_;
   FeatureCache cache_;
   VisionStatus status_;
+  VisionMetrics metrics_;
 };
 
 }  // namespace moesaic

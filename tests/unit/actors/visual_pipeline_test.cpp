@@ -5,6 +5,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "common/metrics/metrics.hpp"
 #include "common/model/config.hpp"
 
 namespace moesaic {
@@ -46,6 +47,33 @@ TEST(VisualPipelineTest, EqualContentIsEncodedOnce) {
   EXPECT_EQ(pipeline.status().encoded, 2U);
   EXPECT_EQ(pipeline.status().cache_hits, 1U);
   EXPECT_EQ(pipeline.status().cache_misses, 2U);
+}
+
+TEST(VisualPipelineTest, CountsItsStages) {
+  const auto grown = [](const std::string& series, auto&& work) {
+    const auto read = [&] {
+      const auto text = "\n" + metrics::expose();
+      const auto at = text.find("\n" + series + " ");
+      return at == std::string::npos ? 0 : std::stod(text.substr(at + series.size() + 2));
+    };
+    const auto before = read();
+    work();
+    return read() - before;
+  };
+  VisualPipeline pipeline(parts(64 << 20));
+  const auto encode = [&](const std::string& name) {
+    return [&pipeline, name] { ASSERT_TRUE(pipeline.encode(image(name))); };
+  };
+  EXPECT_EQ(grown("moesaic_vision_encode_seconds_count", encode("digit.png")), 1);
+  EXPECT_EQ(grown("moesaic_vision_encode_seconds_count", encode("digit.png")), 0);
+  EXPECT_EQ(grown("moesaic_vision_decode_seconds_count", encode("digit.png")), 1);
+  EXPECT_EQ(grown("moesaic_vision_cache_hits_total", encode("digit.png")), 1);
+  EXPECT_EQ(grown("moesaic_vision_cache_misses_total", encode("sneaker.png")), 1);
+  const auto rows = (*pipeline.encode(image("sneaker.png")))->rows;
+  VisualPipeline fresh(parts(64 << 20));
+  EXPECT_EQ(grown("moesaic_vision_tokens_per_image_sum",
+                  [&] { ASSERT_TRUE(fresh.encode(image("sneaker.png"))); }),
+            rows);
 }
 
 TEST(VisualPipelineTest, AFrameAndAnImageOfTheSamePixelsDiffer) {
