@@ -177,6 +177,11 @@ Result<void> Node::connect_routers(const Settings& settings) {
       const std::lock_guard lock(mutex_);
       view_ = view;
     }
+    if (identity_.role == "router") {
+      view_metrics_.publish(*view);
+    } else {
+      cluster::publish_generation(view->placement);
+    }
     if (member_.on_view) member_.on_view(view);
   };
   callbacks.on_prepare = [this](const cluster::PlacementTable& table) {

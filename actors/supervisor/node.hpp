@@ -11,6 +11,7 @@
 #include "actors/supervisor/ticker.hpp"
 #include "common/cluster/membership.hpp"
 #include "common/cluster/messages.hpp"
+#include "common/cluster/view_metrics.hpp"
 #include "common/config/settings.hpp"
 #include "common/http/admin_server.hpp"
 #include "common/transport/carriers.hpp"
@@ -81,6 +82,7 @@ class Node {
   NodeMember member_;
   std::atomic<bool> draining_{false};
   std::unique_ptr<cluster::Membership> membership_;  ///< on the link's thread only
+  cluster::ViewMetrics view_metrics_;                ///< the same
   mutable std::mutex mutex_;
   std::shared_ptr<const cluster::View> view_;  ///< guarded by mutex_
   std::unique_ptr<AdminServer> admin_;
