@@ -36,8 +36,8 @@ Result<ExpertOutputPtr> ExpertShardState::run(const ExpertBatch& batch) {
 
 ExpertShardStatusPtr ExpertShardState::status() const {
   ExpertShardStatus status{parts.name, batches, rows, failed, parts.table->bytes()};
-  if (service) {
-    const auto served = service->counts();
+  if (parts.service) {
+    const auto served = parts.service->counts();
     status.batches += served.batches;
     status.rows += served.rows;
     status.failed += served.failed;
@@ -47,12 +47,7 @@ ExpertShardStatusPtr ExpertShardState::status() const {
 
 ExpertShardActor::behavior_type expert_shard(
     ExpertShardActor::stateful_pointer<ExpertShardState> self, ExpertShardParts parts) {
-  auto& state = self->state;
-  state.parts = std::move(parts);
-  if (state.parts.link)
-    state.service =
-        std::make_unique<ShardService>(state.parts.config, state.parts.table, state.parts.compute,
-                                       state.parts.link, state.parts.service_threads);
+  self->state.parts = std::move(parts);
   return {
       [self](run_atom, const ExpertBatchPtr& batch) -> caf::result<ExpertOutputPtr> {
         auto out = self->state.run(*batch);

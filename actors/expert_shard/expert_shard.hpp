@@ -15,17 +15,14 @@ struct ExpertShardParts {
   ModelConfig config;
   Compute compute = Compute::kBf16;
   std::shared_ptr<const ExpertTable> table;
-  std::shared_ptr<ThreadPool> pool;             ///< for `run_atom`
-  std::shared_ptr<transport::ServiceEnd> link;  ///< null: experts are called in this process
-  unsigned service_threads = 1;                 ///< kernel workers behind `link`
+  std::shared_ptr<ThreadPool> pool;       ///< for `run_atom`
+  std::shared_ptr<ShardService> service;  ///< null: experts are called in this process
 };
 
-/// Life cycle and status of the experts; the service thread behind the link does the work of
-/// serving.
+/// Life cycle and status of the experts; the service's thread does the work of serving.
 struct ExpertShardState {
   static constexpr const char* name = "expert-shard";
   ExpertShardParts parts;
-  std::unique_ptr<ShardService> service;
   ExpertScratch scratch;
   std::uint64_t batches = 0, rows = 0, failed = 0;  ///< of `run_atom`
 

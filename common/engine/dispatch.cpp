@@ -8,7 +8,7 @@ namespace moesaic {
 Dispatch::Dispatch(const ModelConfig& config, std::shared_ptr<const RouterWeights> gates)
     : config_(config), gates_(std::move(gates)) {}
 
-const std::array<Choice, kModalities>& Dispatch::choose(const MoeStep& step, ThreadPool& pool) {
+void Dispatch::choose(const MoeStep& step, ThreadPool& pool, Choices& choices) {
   const std::size_t top_k = config_.experts_per_token;
   const std::size_t hidden = config_.hidden;
   std::size_t widest = 0;
@@ -16,7 +16,7 @@ const std::array<Choice, kModalities>& Dispatch::choose(const MoeStep& step, Thr
   u_.resize(step.x.rows, hidden);
   logits_.resize(step.x.rows, widest);
   for (std::size_t m = 0; m < kModalities; ++m) {
-    auto& choice = choices_[m];
+    auto& choice = choices[m];
     const auto& gate = gates_->layers[step.layer][m];
     choice.rows.clear();
     for (std::size_t r = 0; r < step.modality.size(); ++r)
@@ -41,16 +41,15 @@ const std::array<Choice, kModalities>& Dispatch::choose(const MoeStep& step, Thr
       choice.chosen[i] = mask;
     });
   }
-  if (taps_ != nullptr) tap(step);
-  return choices_;
+  if (taps_ != nullptr) tap(step, choices);
 }
 
-void Dispatch::tap(const MoeStep& step) {
+void Dispatch::tap(const MoeStep& step, const Choices& choices) {
   // The goldens have one table over all tokens, so the modalities are put back in row order.
   const std::size_t top_k = config_.experts_per_token;
   std::vector<std::int32_t> ids(step.x.rows * top_k);
   std::vector<float> weights(step.x.rows * top_k);
-  for (const auto& choice : choices_)
+  for (const auto& choice : choices)
     for (std::size_t i = 0; i < choice.rows.size(); ++i)
       for (std::size_t k = 0; k < top_k; ++k) {
         ids[choice.rows[i] * top_k + k] = static_cast<std::int32_t>(choice.ids[i * top_k + k]);

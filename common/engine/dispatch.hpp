@@ -22,24 +22,25 @@ struct Choice {
   std::vector<std::uint64_t> chosen;  ///< [rows.size()] mask of ids
 };
 
-/// Gate, split by modality, and the end of the expert tree: the dispatch half of the router, a
+using Choices = std::array<Choice, kModalities>;
+
+/// Gate and split by modality: the first half of a dispatch, a
 /// plain class used by every back end and by the router's service thread. One thread at a time.
 class Dispatch {
  public:
   Dispatch(const ModelConfig& config, std::shared_ptr<const RouterWeights> gates);
 
-  /// Chooses experts for every row of the step, per modality; valid until the next call.
-  const std::array<Choice, kModalities>& choose(const MoeStep& step, ThreadPool& pool);
+  /// Chooses experts for every row of the step, per modality.
+  void choose(const MoeStep& step, ThreadPool& pool, Choices& choices);
   void set_taps(TapSink* taps) { taps_ = taps; }
 
   const ModelConfig& config() const { return config_; }
 
  private:
-  void tap(const MoeStep& step);
+  void tap(const MoeStep& step, const Choices& choices);
 
   ModelConfig config_;
   std::shared_ptr<const RouterWeights> gates_;
-  std::array<Choice, kModalities> choices_;
   FloatRows u_, logits_;
   TapSink* taps_ = nullptr;
 };

@@ -13,9 +13,10 @@ Engine::Engine(const ModelConfig& config, EngineOptions options,
       pool_(std::move(pool)),
       kv_(std::move(kv)),
       experts_(std::move(experts)),
-      decoder_(config, std::move(weights), compute, *kv_, *experts_, *pool_),
+      decoder_(config, std::move(weights), compute, *kv_, *experts_, *pool_, options.micro),
       on_events_(std::move(on_events)),
-      scheduler_(options.limits) {
+      scheduler_(options.limits),
+      step_seconds_(metrics::histogram("moesaic_engine_step_seconds")) {
   if (options_.max_context == 0) options_.max_context = config.max_positions;
   if (options_.drawable_ids == 0) options_.drawable_ids = config.vocab_size;
   status_.kv_blocks_total = kv_->total_blocks();
@@ -28,7 +29,12 @@ Engine::~Engine() {
     const std::lock_guard lock(mutex_);
     draining_ = stop_ = true;
   }
+  wake();
+}
+
+void Engine::wake() {
   wake_.notify_one();
+  experts_->interrupt();
 }
 
 Result<void> Engine::submit(GenerateRequestPtr request) {
@@ -56,7 +62,13 @@ Result<void> Engine::submit(GenerateRequestPtr request) {
                   "visual " + std::to_string(i) + ": " + std::to_string(visual.rows) + " rows, " +
                       std::to_string(sequence->layout.spans[i].rows) + " placeholders");
   }
+  for (const auto id : request->generated)
+    if (id < 0 || static_cast<std::uint32_t>(id) >= config_.vocab_size)
+      return fail(Errc::kInvalidArgument, "generated token " + std::to_string(id) + " of " +
+                                              std::to_string(config_.vocab_size));
   sequence->tokens = request->prompt;
+  sequence->tokens.insert(sequence->tokens.end(), request->generated.begin(),
+                          request->generated.end());
   sequence->request = std::move(request);
   {
     const std::lock_guard lock(mutex_);
@@ -66,7 +78,7 @@ Result<void> Engine::submit(GenerateRequestPtr request) {
                   std::to_string(options_.limits.max_waiting) + " requests are waiting already");
     inbox_.push_back(std::move(sequence));
   }
-  wake_.notify_one();
+  wake();
   return {};
 }
 
@@ -75,7 +87,7 @@ void Engine::cancel(std::uint64_t id) {
     const std::lock_guard lock(mutex_);
     cancelled_.push_back(id);
   }
-  wake_.notify_one();
+  wake();
 }
 
 void Engine::drain(std::function<void()> done) {
@@ -84,7 +96,7 @@ void Engine::drain(std::function<void()> done) {
     draining_ = true;
     drained_.push_back(std::move(done));
   }
-  wake_.notify_one();
+  wake();
 }
 
 EngineStatus Engine::status() const {
@@ -94,22 +106,39 @@ EngineStatus Engine::status() const {
   return status;
 }
 
+/// @pre mutex_ is held
+bool Engine::has_work() const {
+  return stop_ || !inbox_.empty() || !cancelled_.empty() || !drained_.empty() ||
+         !scheduler_.empty();
+}
+
 /// Takes over what other threads left, sleeping until there is something to do. False: stop.
 bool Engine::take_inbox(TokenEvents& events) {
   std::vector<std::uint64_t> cancelled;
   std::vector<std::function<void()>> drained;
+  std::vector<std::unique_ptr<Sequence>> arrived;
   bool stop = false;
+  // Before looking, so that who comes later is not overlooked by a back end that waits.
+  experts_->clear_interrupt();
   {
     std::unique_lock lock(mutex_);
-    wake_.wait(lock, [this] {
-      return stop_ || !inbox_.empty() || !cancelled_.empty() || !drained_.empty() ||
-             !scheduler_.empty();
-    });
-    for (auto& sequence : inbox_) scheduler_.add(std::move(sequence));
-    inbox_.clear();
+    while (!has_work()) {
+      lock.unlock();
+      const bool tended = experts_->idle();
+      experts_->clear_interrupt();
+      lock.lock();
+      if (!tended) wake_.wait(lock, [this] { return has_work(); });
+    }
+    arrived.swap(inbox_);
     cancelled.swap(cancelled_);
     stop = stop_;
-    if (scheduler_.empty()) drained.swap(drained_);
+    if (scheduler_.empty() && arrived.empty()) drained.swap(drained_);
+  }
+  for (auto& sequence : arrived) {
+    const auto id = sequence->request->id;
+    const auto finished = sequence->finished();
+    scheduler_.add(std::move(sequence));
+    if (finished) end(id, *finished, std::nullopt, events);
   }
   for (const auto id : cancelled) end(id, FinishReason::kCancelled, std::nullopt, events);
   if (stop)
@@ -123,9 +152,7 @@ void Engine::loop() {
   for (bool go_on = true; go_on;) {
     TokenEvents events;
     go_on = take_inbox(events);
-    for (const auto id : scheduler_.expired(std::chrono::steady_clock::now()))
-      end(id, FinishReason::kError,
-          Error{Errc::kDeadlineExceeded, "the request's deadline has passed"}, events);
+    end_expired(std::nullopt, events);
     if (go_on && !scheduler_.empty()) step(events);
     publish();
     if (!events.empty()) on_events_(std::move(events));
@@ -149,15 +176,39 @@ void Engine::end(std::uint64_t id, FinishReason reason, std::optional<Error> err
   events.push_back(std::move(event));
 }
 
+void Engine::end_expired(std::optional<Error> failure, TokenEvents& events) {
+  if (!failure) failure = Error{Errc::kDeadlineExceeded, "the request's deadline has passed"};
+  for (const auto id : scheduler_.expired(std::chrono::steady_clock::now()))
+    end(id, FinishReason::kError, failure, events);
+}
+
 void Engine::step(TokenEvents& events) {
   const auto plan = scheduler_.plan(*kv_);
   batch_.clear();
+  auto& context = batch_.context;
+  context.number = step_number_++;
+  context.patience = scheduler_.earliest_deadline();
   for (const auto& assignment : plan) {
     append_rows(*assignment.sequence, assignment.first, assignment.rows, batch_);
     if (assignment.draws())
       batch_.logit_rows.push_back(static_cast<std::uint32_t>(batch_.ids.size() - 1));
+    const auto& request = *assignment.sequence->request;
+    context.deadline = std::min(context.deadline, request.deadline);
+    if (!context.trace.sampled) context.trace = request.trace;
   }
+  const auto begun = std::chrono::steady_clock::now();
   const auto logits = decoder_.run(batch_);
+  if (!logits) {
+    // The step is run again, without those whose time is over.
+    const auto code = logits.error().code;
+    if (code == Errc::kExpertUnavailable || code == Errc::kCancelled)
+      return end_expired(Error{Errc::kExpertUnavailable, logits.error().what}, events);
+    for (const auto& assignment : plan)
+      end(assignment.sequence->request->id, FinishReason::kError, logits.error(), events);
+    return;
+  }
+  step_seconds_.observe(
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count());
   {
     const std::lock_guard lock(mutex_);
     ++status_.steps;
@@ -165,11 +216,6 @@ void Engine::step(TokenEvents& events) {
       const auto prompt = a.sequence->request->prompt.size();
       if (a.first < prompt) status_.prompt_tokens += std::min(a.first + a.rows, prompt) - a.first;
     }
-  }
-  if (!logits) {
-    for (const auto& assignment : plan)
-      end(assignment.sequence->request->id, FinishReason::kError, logits.error(), events);
-    return;
   }
   draw(plan, *logits, events);
 }
@@ -191,12 +237,7 @@ void Engine::draw(const std::vector<Assignment>& plan, std::span<const float> lo
     TokenEvent event;
     event.id = request.id;
     event.tokens.push_back(token);
-    if (std::find(request.stop_ids.begin(), request.stop_ids.end(), token) !=
-        request.stop_ids.end()) {
-      event.finished = FinishReason::kStop;
-    } else if (sequence.generated() >= request.max_tokens) {
-      event.finished = FinishReason::kLength;
-    }
+    event.finished = sequence.finished();
     if (event.finished) scheduler_.remove(request.id, *kv_);  // `sequence` and `request` end here
     events.push_back(std::move(event));
   }

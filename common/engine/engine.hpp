@@ -10,6 +10,7 @@
 #include "common/engine/request.hpp"
 #include "common/engine/scheduler.hpp"
 #include "common/engine/step.hpp"
+#include "common/metrics/metrics.hpp"
 #include "common/sampling/sampler.hpp"
 
 namespace moesaic {
@@ -20,11 +21,14 @@ struct EngineOptions {
   std::size_t max_context = 0;  ///< prompt + answer, tokens; 0: the model's max_positions
   std::uint32_t drawable_ids =
       0;  ///< ids >= this are padding and never drawn; 0: the whole vocabulary
+  MicroBatching micro;
 };
 
 /// The decoder's engine: a thread of its own that turns requests into tokens, step by step, batch
-/// first. Sleeps when there is nothing to do. Public functions may be called from any thread.
-/// Tokens of a request depend on the request alone, not on what else runs.
+/// first. A step whose experts are out of reach is run again until they are back; each request
+/// waits for that until its own deadline and then ends with kExpertUnavailable. Sleeps when there
+/// is nothing to do. Public functions may be called from any thread. Tokens of a request depend on
+/// the request alone, not on what else runs.
 class Engine {
  public:
   /// Receives the events of a step, on the engine thread; must not block.
@@ -39,7 +43,8 @@ class Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  /// Queues a request; its events follow, the last with `finished`.
+  /// Queues a request; its events follow, the last with `finished`. One whose `generated` is
+  /// already complete ends at once.
   /// @errors kOverloaded (bounded queue full), kUnavailable (draining), kContextLength,
   /// kShapeMismatch, kInvalidArgument
   [[nodiscard]] Result<void> submit(GenerateRequestPtr request);
@@ -51,9 +56,12 @@ class Engine {
   EngineStatus status() const;
 
  private:
+  void wake();
   void loop();
   bool take_inbox(TokenEvents& events);
+  bool has_work() const;
   void step(TokenEvents& events);
+  void end_expired(std::optional<Error> failure, TokenEvents& events);
   void draw(const std::vector<Assignment>& plan, std::span<const float> logits,
             TokenEvents& events);
   void end(std::uint64_t id, FinishReason reason, std::optional<Error> error, TokenEvents& events);
@@ -71,6 +79,8 @@ class Engine {
   Scheduler scheduler_;
   StepBatch batch_;
   Sampler sampler_;
+  std::uint32_t step_number_ = 0;
+  metrics::Histogram step_seconds_;
 
   mutable std::mutex mutex_;  // guards what follows
   std::condition_variable wake_;

@@ -1,35 +1,64 @@
 #pragma once
 
+#include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
 #include "common/base/result.hpp"
+#include "common/base/trace_context.hpp"
 #include "common/kernels/compute.hpp"
 #include "common/model/config.hpp"
 #include "common/model/taps.hpp"
 
 namespace moesaic {
 
-/// The rows of one step that go through the experts of one layer.
+/// What a step tells whoever works for it.
+struct StepContext {
+  using Clock = std::chrono::steady_clock;
+  std::uint32_t number = 0;                               ///< of the engine's steps
+  Clock::time_point deadline = Clock::time_point::max();  ///< earliest of the requests in the step
+  /// Earliest of all the requests the engine has: until then a missing shard is waited for.
+  Clock::time_point patience = Clock::time_point::max();
+  TraceContext trace;  ///< of one traced request of the step, if any
+};
+
+/// The rows of one step (or of one half of it) that go through the experts of one layer.
 struct MoeStep {
   std::uint32_t layer = 0;
   Operand x;                           ///< [rows, hidden] of the whole batch, in operand form
   std::span<const Modality> modality;  ///< per row of x
+  StepContext context{};
 };
 
 /// The seam that makes the deployment free: experts in this process, behind shards, or behind a
-/// router, all with the same bits. Called on the engine thread only; `submit` starts a layer,
-/// `gather` ends it, and between them the caller may compute something else.
+/// router, all with the same bits. Called on the engine thread only, but for `interrupt`. `submit`
+/// starts a layer in a slot, `gather` ends it, and between them the caller may compute something
+/// else, the other slot's part included.
 class ExpertBackend {
  public:
   virtual ~ExpertBackend() = default;
-  /// Starts one layer. `step.x` must stay valid until `gather` returns.
-  /// @errors kUnavailable, kDeadlineExceeded: a needed shard does not answer
-  [[nodiscard]] virtual Result<void> submit(const MoeStep& step) = 0;
+  /// How many layers may be under way at once; a single one where the experts run on this thread.
+  virtual std::size_t slots() const { return 1; }
+  /// A step begins: what an earlier one left open is abandoned, and a new topology may be used.
+  virtual void begin_step() {}
+  /// Starts one layer. `step.x` must stay valid until `gather` returns or the next step begins.
+  [[nodiscard]] virtual Result<void> submit(const MoeStep& step, std::size_t slot = 0) = 0;
   /// Writes the routed sum of every row: out [rows, hidden] f32.
-  [[nodiscard]] virtual Result<void> gather(float* out) = 0;
+  /// @errors kExpertUnavailable: needed shards did not answer by the step's deadline (or were
+  /// missing when its patience ended); kCancelled: interrupted while a shard was missing. After
+  /// either the step may be run again.
+  [[nodiscard]] virtual Result<void> gather(float* out, std::size_t slot = 0) = 0;
   /// Receiver of "router.<layer>.*", or null.
   virtual void set_taps(TapSink* taps) = 0;
+
+  /// Ends `idle`, and a `gather` that waits for a missing shard; holds until `clear_interrupt`. Any
+  /// thread.
+  virtual void interrupt() {}
+  virtual void clear_interrupt() {}
+  /// Tends connections while there is no step, until `interrupt`. False: this back end has nothing
+  /// to tend, and the caller may sleep.
+  virtual bool idle() { return false; }
 };
 
 }  // namespace moesaic

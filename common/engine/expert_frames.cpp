@@ -4,6 +4,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "common/kernels/elementwise.hpp"
+
 namespace moesaic {
 namespace {
 
@@ -26,6 +28,16 @@ Result<void> expect(const Tensor& tensor, const char* name, DType dtype, std::si
   return fail(Errc::kShapeMismatch, std::string("expert frame: ") + name + ": " + found +
                                         ", expected " + std::string(dtype_name(dtype)) + " " +
                                         std::to_string(rows) + " " + std::to_string(cols));
+}
+
+/// f32 or bf16 values as f32.
+void copy_values(const Tensor& from, std::size_t count, float* out) {
+  if (from.dtype == DType::kF32) {
+    std::memcpy(out, from.bytes.data(), count * sizeof(float));
+    return;
+  }
+  const auto values = from.as<Bf16>();
+  for (std::size_t i = 0; i < count; ++i) out[i] = bf16_to_f32(values[i]);
 }
 
 }  // namespace
@@ -108,8 +120,7 @@ transport::Frame make_expert_nodes(std::span<const ExpertNode> nodes, std::uint3
       std::memcpy(frame.tensors[1].as<float>().data() + i * hidden, nodes[i].value,
                   hidden * sizeof(float));
     } else {
-      auto* to = frame.tensors[1].as<Bf16>().data() + i * hidden;
-      for (std::uint32_t c = 0; c < hidden; ++c) to[c] = f32_to_bf16(nodes[i].value[c]);
+      to_bf16(nodes[i].value, hidden, frame.tensors[1].as<Bf16>().data() + i * hidden);
     }
   }
   return frame;
@@ -134,14 +145,75 @@ Result<ExpertNodes> read_expert_nodes(const transport::Frame& frame, std::uint32
     out.row[i] = numbers[2 * i];
     out.node[i] = numbers[2 * i + 1];
   }
-  if (dtype == DType::kF32) {
-    std::memcpy(out.values.data(), frame.tensors[1].bytes.data(),
-                out.values.size() * sizeof(float));
-  } else {
-    const auto from = frame.tensors[1].as<Bf16>();
-    for (std::size_t i = 0; i < out.values.size(); ++i) out.values[i] = bf16_to_f32(from[i]);
-  }
+  copy_values(frame.tensors[1], out.values.size(), out.values.data());
   return out;
+}
+
+transport::Frame make_moe_rows(const MoeStep& step) {
+  const std::size_t rows = step.x.rows, hidden = step.x.cols;
+  transport::Frame frame;
+  frame.type = transport::FrameType::kMoeRows;
+  frame.layer = static_cast<std::uint16_t>(step.layer);
+  frame.trace = step.context.trace;
+  frame.tensors.push_back(make_tensor(operand_dtype(step.x.compute), rows, hidden));
+  frame.tensors.push_back(make_tensor(DType::kU8, rows, 1));
+  const std::size_t size = operand_bytes(step.x.compute);
+  for (std::size_t r = 0; r < rows; ++r)
+    std::memcpy(frame.tensors[0].bytes.data() + r * hidden * size,
+                static_cast<const std::byte*>(step.x.data) + r * step.x.stride * size,
+                hidden * size);
+  std::memcpy(frame.tensors[1].bytes.data(), step.modality.data(), rows);
+  return frame;
+}
+
+Result<MoeRows> read_moe_rows(const transport::Frame& frame, const ModelConfig& config,
+                              Compute compute) {
+  if (frame.type != transport::FrameType::kMoeRows || frame.tensors.size() != 2 ||
+      frame.tensors[0].shape.size() != 2 || frame.tensors[0].shape[0] < 1 ||
+      frame.layer >= config.layers || !config.layer_is_moe[frame.layer])
+    return fail(Errc::kCorrupt, "router frame: type " +
+                                    std::to_string(static_cast<int>(frame.type)) + ", " +
+                                    std::to_string(frame.tensors.size()) + " tensors, layer " +
+                                    std::to_string(frame.layer));
+  const auto rows = static_cast<std::size_t>(frame.tensors[0].shape[0]);
+  MOESAIC_CHECK(expect(frame.tensors[0], "rows", operand_dtype(compute), rows, config.hidden));
+  MOESAIC_CHECK(expect(frame.tensors[1], "modalities", DType::kU8, rows, 1));
+  MoeRows out;
+  for (const auto value : frame.tensors[1].as<std::uint8_t>()) {
+    if (value >= kModalities)
+      return fail(Errc::kCorrupt, "router frame: modality " + std::to_string(value));
+    out.modality.push_back(static_cast<Modality>(value));
+  }
+  out.step.layer = frame.layer;
+  out.step.x = {compute, frame.tensors[0].bytes.data(), rows, config.hidden, config.hidden};
+  out.step.modality = out.modality;
+  out.step.context.trace = frame.trace;
+  return out;
+}
+
+transport::Frame make_moe_sums(const float* sums, std::size_t rows, std::size_t hidden,
+                               Compute compute) {
+  transport::Frame frame;
+  frame.type = transport::FrameType::kMoeSums;
+  frame.tensors.push_back(make_tensor(operand_dtype(compute), rows, hidden));
+  if (compute == Compute::kF32) {
+    std::memcpy(frame.tensors[0].bytes.data(), sums, rows * hidden * sizeof(float));
+  } else {
+    to_bf16(sums, rows * hidden, frame.tensors[0].as<Bf16>().data());
+  }
+  return frame;
+}
+
+Result<void> read_moe_sums(const transport::Frame& frame, std::size_t rows, std::size_t hidden,
+                           float* out) {
+  if (frame.type != transport::FrameType::kMoeSums || frame.tensors.size() != 1)
+    return fail(Errc::kCorrupt, "router answer: type " +
+                                    std::to_string(static_cast<int>(frame.type)) + ", " +
+                                    std::to_string(frame.tensors.size()) + " tensors");
+  const auto dtype = frame.tensors[0].dtype == DType::kF32 ? DType::kF32 : DType::kBf16;
+  MOESAIC_CHECK(expect(frame.tensors[0], "sums", dtype, rows, hidden));
+  copy_values(frame.tensors[0], rows * hidden, out);
+  return {};
 }
 
 transport::Frame make_failure(const Error& error) {
@@ -155,7 +227,10 @@ transport::Frame make_failure(const Error& error) {
 
 Error read_failure(const transport::Frame& frame) {
   const auto text = frame.tensors.empty() ? std::span<const char>{} : frame.tensors[0].as<char>();
-  return {static_cast<Errc>(frame.code), std::string(text.data(), text.size())};
+  const bool known = frame.code >= static_cast<std::uint8_t>(Errc::kInvalidArgument) &&
+                     frame.code <= static_cast<std::uint8_t>(Errc::kExpertUnavailable);
+  return {known ? static_cast<Errc>(frame.code) : Errc::kInternal,
+          std::string(text.data(), text.size())};
 }
 
 }  // namespace moesaic

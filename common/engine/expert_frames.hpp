@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "common/base/result.hpp"
+#include "common/engine/expert_backend.hpp"
 #include "common/model/expert_table.hpp"
 #include "common/transport/frame.hpp"
 
@@ -37,7 +38,25 @@ struct ExpertNodes {
 [[nodiscard]] Result<ExpertNodes> read_expert_nodes(const transport::Frame& frame,
                                                     std::uint32_t hidden);
 
+/// All rows of a step's layer, for a router that gates and dispatches (kMoeRows).
+transport::Frame make_moe_rows(const MoeStep& step);
+/// A received kMoeRows as a step; `x` points into the frame.
+struct MoeRows {
+  MoeStep step;
+  std::vector<Modality> modality;  ///< what step.modality points to
+};
+/// @errors as `read_expert_rows`; kCorrupt: a layer without experts
+[[nodiscard]] Result<MoeRows> read_moe_rows(const transport::Frame& frame,
+                                            const ModelConfig& config, Compute compute);
+/// The answer: bf16 in Compute::kBf16 (roots are bf16-valued), else f32. sums: [rows, hidden].
+transport::Frame make_moe_sums(const float* sums, std::size_t rows, std::size_t hidden,
+                               Compute compute);
+/// @param out [rows, hidden]
+[[nodiscard]] Result<void> read_moe_sums(const transport::Frame& frame, std::size_t rows,
+                                         std::size_t hidden, float* out);
+
 transport::Frame make_failure(const Error& error);
+/// What a kFailure says; an unknown code becomes kInternal.
 Error read_failure(const transport::Frame& frame);
 
 }  // namespace moesaic

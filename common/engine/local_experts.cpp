@@ -8,16 +8,16 @@ LocalExperts::LocalExperts(const ModelConfig& config, std::shared_ptr<const Rout
                            std::shared_ptr<const ExpertTable> table, ThreadPool& pool)
     : dispatch_(config, std::move(gates)), table_(std::move(table)), pool_(pool) {}
 
-Result<void> LocalExperts::submit(const MoeStep& step) {
+Result<void> LocalExperts::submit(const MoeStep& step, std::size_t) {
   step_ = step;
   return {};
 }
 
-Result<void> LocalExperts::gather(float* out) {
+Result<void> LocalExperts::gather(float* out, std::size_t) {
   const std::size_t hidden = step_.x.cols;
-  const auto& choices = dispatch_.choose(step_, pool_);
+  dispatch_.choose(step_, pool_, choices_);
   for (std::size_t m = 0; m < kModalities; ++m) {
-    const auto& choice = choices[m];
+    const auto& choice = choices_[m];
     if (choice.rows.empty()) continue;
     const ExpertCall call{step_.layer, static_cast<Modality>(m), step_.x,      choice.rows,
                           choice.ids,  choice.weights,           choice.chosen};

@@ -14,8 +14,8 @@ class LocalExperts final : public ExpertBackend {
   LocalExperts(const ModelConfig& config, std::shared_ptr<const RouterWeights> gates,
                std::shared_ptr<const ExpertTable> table, ThreadPool& pool);
 
-  Result<void> submit(const MoeStep& step) override;
-  Result<void> gather(float* out) override;
+  Result<void> submit(const MoeStep& step, std::size_t slot) override;
+  Result<void> gather(float* out, std::size_t slot) override;
   void set_taps(TapSink* taps) override { dispatch_.set_taps(taps); }
 
  private:
@@ -24,6 +24,7 @@ class LocalExperts final : public ExpertBackend {
   ThreadPool& pool_;
   ExpertScratch scratch_;
   MoeStep step_;
+  Choices choices_;
 };
 
 }  // namespace moesaic

@@ -39,7 +39,8 @@ Result<std::unique_ptr<Engine>> make_engine(const LoadedModel& model,
                                             std::unique_ptr<ExpertBackend> experts,
                                             Engine::OnEvents on_events) {
   MOESAIC_TRY(auto kv, make_kv_cache(model, settings));
-  const EngineOptions options{settings.limits, settings.max_context, settings.drawable_ids};
+  const EngineOptions options{settings.limits, settings.max_context, settings.drawable_ids,
+                              settings.micro};
   return std::make_unique<Engine>(model.config, options, model.decoder, model.compute,
                                   std::move(kv), std::move(experts), model.pool,
                                   std::move(on_events));

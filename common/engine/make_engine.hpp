@@ -15,6 +15,7 @@ struct EngineSettings {
   std::size_t max_context = 0;  ///< 0: the model's
   std::uint32_t drawable_ids = 0;  ///< 0: the whole vocabulary
   SchedulerLimits limits;
+  MicroBatching micro;
 };
 
 /// A cache of the configured or affordable size.

@@ -98,6 +98,13 @@ std::vector<std::uint64_t> Scheduler::expired(std::chrono::steady_clock::time_po
   return ids;
 }
 
+std::chrono::steady_clock::time_point Scheduler::earliest_deadline() const {
+  auto earliest = std::chrono::steady_clock::time_point::max();
+  for (const auto& s : running_) earliest = std::min(earliest, s->request->deadline);
+  for (const auto& s : waiting_) earliest = std::min(earliest, s->request->deadline);
+  return earliest;
+}
+
 std::vector<std::uint64_t> Scheduler::ids() const {
   return expired(std::chrono::steady_clock::time_point::max());
 }

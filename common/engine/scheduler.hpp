@@ -46,6 +46,8 @@ class Scheduler {
   /// Ids of all sequences whose deadline has passed.
   std::vector<std::uint64_t> expired(std::chrono::steady_clock::time_point now) const;
   std::vector<std::uint64_t> ids() const;
+  /// The earliest deadline of all sequences; max: none.
+  std::chrono::steady_clock::time_point earliest_deadline() const;
 
   std::size_t running() const { return running_.size(); }
   std::size_t waiting() const { return waiting_.size(); }

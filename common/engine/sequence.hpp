@@ -20,6 +20,8 @@ struct Sequence {
   std::size_t computed = 0;  ///< leading tokens whose keys and values are in the cache
 
   std::size_t generated() const { return tokens.size() - request->prompt.size(); }
+  /// Why nothing more is to be drawn, if that is so.
+  std::optional<FinishReason> finished() const;
   /// Everything but the last token is computed: the next step draws a token from a single row.
   bool decoding() const { return computed + 1 == tokens.size() && generated() > 0; }
 

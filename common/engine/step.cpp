@@ -1,5 +1,6 @@
 #include "common/engine/step.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 #include "common/kernels/elementwise.hpp"
@@ -15,6 +16,7 @@ void StepBatch::clear() {
   features.clear();
   parts.clear();
   logit_rows.clear();
+  context = {};
 }
 
 AttentionShape DecoderStep::attention_shape(const ModelConfig& config, Compute compute) {
@@ -22,7 +24,8 @@ AttentionShape DecoderStep::attention_shape(const ModelConfig& config, Compute c
 }
 
 DecoderStep::DecoderStep(const ModelConfig& config, std::shared_ptr<const DecoderWeights> weights,
-                         Compute compute, KvCache& kv, ExpertBackend& experts, ThreadPool& pool)
+                         Compute compute, KvCache& kv, ExpertBackend& experts, ThreadPool& pool,
+                         MicroBatching micro)
     : config_(config),
       weights_(std::move(weights)),
       compute_(compute),
@@ -30,7 +33,10 @@ DecoderStep::DecoderStep(const ModelConfig& config, std::shared_ptr<const Decode
       experts_(experts),
       pool_(pool),
       shape_(attention_shape(config, compute)),
-      rope_(config.head_dim, config.rope_theta, config.time_freqs) {}
+      rope_(config.head_dim, config.rope_theta, config.time_freqs),
+      micro_(micro) {
+  halves_[1].slot = 1;
+}
 
 void DecoderStep::set_taps(TapSink* taps) {
   taps_ = taps;
@@ -66,55 +72,81 @@ void DecoderStep::tap_heads(const std::string& name, std::size_t first, std::siz
                std::array{heads, dim});
 }
 
-void DecoderStep::norm(const std::vector<float>& weight, const FloatRows& x) {
-  const auto out = normed_.resize(compute_, x.rows(), x.cols());
-  for_rows(pool_, x.rows(), [&](std::size_t r) {
-    rms_norm(x.row(r), weight.data(), config_.rms_norm_eps, x.cols(), compute_ == Compute::kBf16,
-             compute_ == Compute::kF32 ? out.f32(r) : nullptr,
+void DecoderStep::norm(const std::vector<float>& weight, Half& half) {
+  const auto out = half.normed.resize(compute_, half.rows, config_.hidden);
+  for_rows(pool_, half.rows, [&](std::size_t r) {
+    rms_norm(half.x.row(r), weight.data(), config_.rms_norm_eps, config_.hidden,
+             compute_ == Compute::kBf16, compute_ == Compute::kF32 ? out.f32(r) : nullptr,
              compute_ == Compute::kBf16 ? out.bf16(r) : nullptr);
   });
 }
 
-void DecoderStep::embed(const StepBatch& batch) {
-  const std::size_t rows = batch.ids.size();
-  x_.resize(rows, config_.hidden);
-  for_rows(pool_, rows, [&](std::size_t r) {
-    if (batch.features[r] != nullptr) {
-      std::memcpy(x_.row(r), batch.features[r], config_.hidden * sizeof(float));
+/// One half, or two of about as many rows: cut between sequences or within a prompt's chunk, whose
+/// second half then attends to what the first has put into the cache.
+void DecoderStep::split(const StepBatch& batch) {
+  const auto rows = batch.ids.size();
+  const bool large = (micro_.rows > 0 && rows >= micro_.rows) ||
+                     (micro_.sequences > 0 && batch.parts.size() >= micro_.sequences);
+  // Taps want the rows of a layer in one piece.
+  used_ = large && rows >= 2 && experts_.slots() > 1 && taps_ == nullptr ? 2 : 1;
+  const auto cut = used_ == 2 ? rows / 2 : rows;
+  for (std::size_t i = 0; i < used_; ++i) {
+    auto& half = halves_[i];
+    half.first = i * cut;
+    half.rows = i == 0 ? cut : rows - cut;
+    half.modality = std::span(batch.modality).subspan(half.first, half.rows);
+    half.parts.clear();
+    for (const auto& part : batch.parts) {
+      const auto first = std::max(part.first_row, half.first);
+      const auto last = std::min(part.first_row + part.rows, half.first + half.rows);
+      if (first < last)
+        half.parts.push_back({first - half.first, last - first,
+                              part.first_index + (first - part.first_row), part.blocks});
+    }
+  }
+}
+
+void DecoderStep::embed(const StepBatch& batch, Half& h) {
+  h.x.resize(h.rows, config_.hidden);
+  for_rows(pool_, h.rows, [&](std::size_t r) {
+    const auto row = h.first + r;
+    if (batch.features[row] != nullptr) {
+      std::memcpy(h.x.row(r), batch.features[row], config_.hidden * sizeof(float));
     } else {
-      unpack_row(weights_->embedding, static_cast<std::size_t>(batch.ids[r]), x_.row(r));
+      unpack_row(weights_->embedding, static_cast<std::size_t>(batch.ids[row]), h.x.row(r));
     }
   });
   const std::size_t half = config_.head_dim / 2;
-  cos_.resize(rows, half);
-  sin_.resize(rows, half);
-  for_rows(pool_, rows,
-           [&](std::size_t r) { rope_.table(batch.positions[r], cos_.row(r), sin_.row(r)); });
+  h.cos.resize(h.rows, half);
+  h.sin.resize(h.rows, half);
+  for_rows(pool_, h.rows, [&](std::size_t r) {
+    rope_.table(batch.positions[h.first + r], h.cos.row(r), h.sin.row(r));
+  });
 }
 
-void DecoderStep::attend(const StepBatch& batch, std::uint32_t layer) {
+void DecoderStep::attend(Half& half, std::uint32_t layer) {
   const auto& weights = weights_->layers[layer];
-  const std::size_t rows = batch.ids.size();
+  const std::size_t rows = half.rows;
   const std::size_t heads = config_.heads;
   const std::size_t kv_heads = config_.kv_heads;
   const std::size_t dim = config_.head_dim;
   const std::string name = taps_ == nullptr ? std::string() : "layer." + std::to_string(layer);
 
-  norm(weights.input_norm, x_);
-  tap_operand(name + ".input_norm", normed_.view());
+  norm(weights.input_norm, half);
+  tap_operand(name + ".input_norm", half.normed.view());
   const auto qkv_cols = weights.qkv.rows;
-  linear(weights.qkv, normed_.view(), qkv_.resize(rows, qkv_cols), qkv_cols, nullptr, pool_);
+  linear(weights.qkv, half.normed.view(), qkv_.resize(rows, qkv_cols), qkv_cols, nullptr, pool_);
   tap(name + ".q_proj", qkv_, 0, heads * dim, true);
   tap(name + ".k_proj", qkv_, heads * dim, kv_heads * dim, true);
   tap(name + ".v_proj", qkv_, (heads + kv_heads) * dim, kv_heads * dim, true);
 
   // Turn q and k (adjacent head vectors), then put k and v into their pages.
-  for (const auto& part : batch.parts) {
+  for (const auto& part : half.parts) {
     for_rows(pool_, part.rows, [&](std::size_t i) {
       const std::size_t r = part.first_row + i;
       const std::size_t index = part.first_index + i;
       float* row = qkv_.row(r);
-      rope_text(row, heads + kv_heads, dim, cos_.row(r), sin_.row(r));
+      rope_text(row, heads + kv_heads, dim, half.cos.row(r), half.sin.row(r));
       for (std::uint32_t h = 0; h < kv_heads; ++h)
         append_kv(shape_, kv_.page(part.blocks[index / kPageTokens], layer, h), index % kPageTokens,
                   row + (heads + h) * dim, row + (heads + kv_heads + h) * dim);
@@ -125,12 +157,12 @@ void DecoderStep::attend(const StepBatch& batch, std::uint32_t layer) {
 
   const auto attended = attended_.resize(compute_, rows, heads * dim);
   std::size_t pages = 0;
-  for (const auto& part : batch.parts)
+  for (const auto& part : half.parts)
     pages += kv_heads * kv_blocks_for(part.first_index + part.rows);
   pages_.resize(pages);
   tasks_.clear();
   std::size_t next = 0;
-  for (const auto& part : batch.parts) {
+  for (const auto& part : half.parts) {
     const std::size_t blocks = kv_blocks_for(part.first_index + part.rows);
     for (std::uint32_t h = 0; h < kv_heads; ++h)
       for (std::size_t i = 0; i < blocks; ++i)
@@ -148,55 +180,79 @@ void DecoderStep::attend(const StepBatch& batch, std::uint32_t layer) {
   linear(weights.attn_out, attended.view(), branch_.resize(rows, config_.hidden), config_.hidden,
          nullptr, pool_);
   tap(name + ".attn_out", branch_, 0, config_.hidden, true);
-  for_rows(pool_, rows, [&](std::size_t r) { add_to(branch_.row(r), config_.hidden, x_.row(r)); });
+  for_rows(pool_, rows,
+           [&](std::size_t r) { add_to(branch_.row(r), config_.hidden, half.x.row(r)); });
 }
 
-Result<void> DecoderStep::feed_forward(const StepBatch& batch, std::uint32_t layer) {
+/// Hands the experts their rows, and computes the shared expert (or the dense layer) meanwhile.
+Result<void> DecoderStep::begin_feed_forward(const StepBatch& batch, Half& half,
+                                             std::uint32_t layer) {
   const auto& weights = weights_->layers[layer];
-  const std::size_t rows = batch.ids.size();
+  const std::string name = taps_ == nullptr ? std::string() : "layer." + std::to_string(layer);
+  norm(weights.post_norm, half);
+  tap_operand(name + ".post_norm", half.normed.view());
+  if (weights.moe)
+    MOESAIC_CHECK(
+        experts_.submit({layer, half.normed.view(), half.modality, batch.context}, half.slot));
+  if (weights.ffn.gate_up.data == nullptr) return {};
+  half.shared.resize(half.rows, config_.hidden);
+  ffn_out_.resize(half.rows);
+  for (std::size_t r = 0; r < half.rows; ++r) ffn_out_[r] = half.shared.row(r);
+  const FfnTask task{&weights.ffn.gate_up, &weights.ffn.down, {}, {}, ffn_out_.data(), false};
+  ffn(std::span(&task, 1), half.normed.view(), ffn_, pool_);
+  return {};
+}
+
+Result<void> DecoderStep::end_feed_forward(Half& half, std::uint32_t layer) {
+  const auto& weights = weights_->layers[layer];
+  const std::size_t rows = half.rows;
   const std::size_t hidden = config_.hidden;
   const std::string name = taps_ == nullptr ? std::string() : "layer." + std::to_string(layer);
-
-  norm(weights.post_norm, x_);
-  tap_operand(name + ".post_norm", normed_.view());
-  if (weights.moe) MOESAIC_CHECK(experts_.submit({layer, normed_.view(), batch.modality}));
-  const bool dense = weights.ffn.gate_up.data != nullptr;
-  if (dense) {
-    shared_.resize(rows, hidden);
-    ffn_out_.resize(rows);
-    for (std::size_t r = 0; r < rows; ++r) ffn_out_[r] = shared_.row(r);
-    const FfnTask task{&weights.ffn.gate_up, &weights.ffn.down, {}, {}, ffn_out_.data(), false};
-    ffn(std::span(&task, 1), normed_.view(), ffn_, pool_);
-  }
   if (!weights.moe) {
-    tap(name + ".mlp_out", shared_, 0, hidden, true);
-    for_rows(pool_, rows, [&](std::size_t r) { add_to(shared_.row(r), hidden, x_.row(r)); });
-    return {};
+    tap(name + ".mlp_out", half.shared, 0, hidden, true);
+    for_rows(pool_, rows,
+             [&](std::size_t r) { add_to(half.shared.row(r), hidden, half.x.row(r)); });
+  } else {
+    MOESAIC_CHECK(experts_.gather(branch_.resize(rows, hidden), half.slot));
+    tap(name + ".routed", branch_, 0, hidden, true);
+    if (weights.ffn.gate_up.data != nullptr) {
+      tap(name + ".shared", half.shared, 0, hidden, true);
+      for_rows(pool_, rows,
+               [&](std::size_t r) { add_to(half.shared.row(r), hidden, branch_.row(r)); });
+    }
+    tap(name + ".mlp_out", branch_, 0, hidden, true);
+    for_rows(pool_, rows, [&](std::size_t r) { add_to(branch_.row(r), hidden, half.x.row(r)); });
   }
-  MOESAIC_CHECK(experts_.gather(branch_.resize(rows, hidden)));
-  tap(name + ".routed", branch_, 0, hidden, true);
-  if (dense) {
-    tap(name + ".shared", shared_, 0, hidden, true);
-    for_rows(pool_, rows, [&](std::size_t r) { add_to(shared_.row(r), hidden, branch_.row(r)); });
-  }
-  tap(name + ".mlp_out", branch_, 0, hidden, true);
-  for_rows(pool_, rows, [&](std::size_t r) { add_to(branch_.row(r), hidden, x_.row(r)); });
+  tap("layer." + std::to_string(layer) + ".out", half.x, 0, hidden, false);
   return {};
 }
 
 Result<std::span<const float>> DecoderStep::run(const StepBatch& batch) {
-  embed(batch);
-  tap("inputs_embeds", x_, 0, config_.hidden, false);
-  for (std::uint32_t layer = 0; layer < config_.layers; ++layer) {
-    attend(batch, layer);
-    MOESAIC_CHECK(feed_forward(batch, layer));
-    tap("layer." + std::to_string(layer) + ".out", x_, 0, config_.hidden, false);
+  experts_.begin_step();
+  split(batch);
+  const auto halves = std::span(halves_).first(used_);
+  for (auto& half : halves) {
+    embed(batch, half);
+    tap("inputs_embeds", half.x, 0, config_.hidden, false);
   }
-  // Only the rows whose logits are wanted go on; taps want the norm of all.
+  for (std::uint32_t layer = 0; layer < config_.layers; ++layer)
+    for (auto& half : halves) {
+      if (layer > 0) MOESAIC_CHECK(end_feed_forward(half, layer - 1));
+      attend(half, layer);
+      MOESAIC_CHECK(begin_feed_forward(batch, half, layer));
+    }
+  for (auto& half : halves) MOESAIC_CHECK(end_feed_forward(half, config_.layers - 1));
+  logits(batch);
+  return logits_.span();
+}
+
+/// Only the rows whose logits are wanted go on; taps want the norm of all.
+void DecoderStep::logits(const StepBatch& batch) {
   if (taps_ != nullptr) {
-    branch_.resize(x_.rows(), config_.hidden);
-    for_rows(pool_, x_.rows(), [&](std::size_t r) {
-      rms_norm(x_.row(r), weights_->final_norm.data(), config_.rms_norm_eps, config_.hidden,
+    const auto& x = halves_[0].x;
+    branch_.resize(x.rows(), config_.hidden);
+    for_rows(pool_, x.rows(), [&](std::size_t r) {
+      rms_norm(x.row(r), weights_->final_norm.data(), config_.rms_norm_eps, config_.hidden,
                compute_ == Compute::kBf16, branch_.row(r), nullptr);
     });
     tap("final_norm", branch_, 0, config_.hidden, false);
@@ -204,7 +260,9 @@ Result<std::span<const float>> DecoderStep::run(const StepBatch& batch) {
   const std::size_t wanted = batch.logit_rows.size();
   const auto last = last_.resize(compute_, wanted, config_.hidden);
   for_rows(pool_, wanted, [&](std::size_t i) {
-    rms_norm(x_.row(batch.logit_rows[i]), weights_->final_norm.data(), config_.rms_norm_eps,
+    const std::size_t row = batch.logit_rows[i];
+    const auto& half = halves_[used_ == 2 && row >= halves_[1].first ? 1 : 0];
+    rms_norm(half.x.row(row - half.first), weights_->final_norm.data(), config_.rms_norm_eps,
              config_.hidden, compute_ == Compute::kBf16,
              compute_ == Compute::kF32 ? last.f32(i) : nullptr,
              compute_ == Compute::kBf16 ? last.bf16(i) : nullptr);
@@ -213,7 +271,6 @@ Result<std::span<const float>> DecoderStep::run(const StepBatch& batch) {
   if (wanted > 0)
     linear(weights_->lm_head, last.view(), logits_.data(), config_.vocab_size, nullptr, pool_);
   tap("logits", logits_, 0, config_.vocab_size, false);
-  return logits_.span();
 }
 
 }  // namespace moesaic

@@ -36,8 +36,16 @@ struct StepBatch {
   std::vector<const float*> features;  ///< per row: [hidden] visual embedding, or null: the table's
   std::vector<StepPart> parts;         ///< cover all rows
   std::vector<std::uint32_t> logit_rows;  ///< rows whose logits are wanted
+  StepContext context;
 
   void clear();
+};
+
+/// When a step is cut in two, so that the attention of one half overlaps the experts of the other.
+/// Only where the experts are elsewhere (ExpertBackend::slots); no bit depends on it.
+struct MicroBatching {
+  std::size_t rows = 64;      ///< from so many rows on; 0: never
+  std::size_t sequences = 8;  ///< or from so many sequences on; 0: never
 };
 
 /// The text decoder: embeddings, layers over paged KV, experts through the back end, logits. A
@@ -47,7 +55,8 @@ struct StepBatch {
 class DecoderStep {
  public:
   DecoderStep(const ModelConfig& config, std::shared_ptr<const DecoderWeights> weights,
-              Compute compute, KvCache& kv, ExpertBackend& experts, ThreadPool& pool);
+              Compute compute, KvCache& kv, ExpertBackend& experts, ThreadPool& pool,
+              MicroBatching micro = {});
 
   /// Runs the batch; keys and values of its rows are in the cache afterwards.
   /// @return [logit_rows, vocab] f32, valid until the next run
@@ -59,10 +68,25 @@ class DecoderStep {
   static AttentionShape attention_shape(const ModelConfig& config, Compute compute);
 
  private:
-  void embed(const StepBatch& batch);
-  void attend(const StepBatch& batch, std::uint32_t layer);
-  Result<void> feed_forward(const StepBatch& batch, std::uint32_t layer);
-  void norm(const std::vector<float>& weight, const FloatRows& x);
+  /// Rows [first, first + rows) of a step and what must outlive the other half's turn.
+  struct Half {
+    std::size_t slot = 0;
+    std::size_t first = 0;
+    std::size_t rows = 0;
+    std::span<const Modality> modality;
+    std::vector<StepPart> parts;  ///< rows counted from `first`
+    FloatRows x;                  ///< residual stream
+    FloatRows shared, cos, sin;
+    OperandRows normed;  ///< what the experts read
+  };
+
+  void split(const StepBatch& batch);
+  void embed(const StepBatch& batch, Half& half);
+  void attend(Half& half, std::uint32_t layer);
+  Result<void> begin_feed_forward(const StepBatch& batch, Half& half, std::uint32_t layer);
+  Result<void> end_feed_forward(Half& half, std::uint32_t layer);
+  void logits(const StepBatch& batch);
+  void norm(const std::vector<float>& weight, Half& half);
   void tap(const std::string& name, const FloatRows& x, std::size_t first, std::size_t width,
            bool fine);
   void tap_operand(const std::string& name, const Operand& x);
@@ -78,10 +102,12 @@ class DecoderStep {
   TextRope rope_;
   TapSink* taps_ = nullptr;
 
-  FloatRows x_;  // residual stream
-  FloatRows qkv_, branch_, shared_, cos_, sin_, logits_;
+  MicroBatching micro_;
+  std::array<Half, 2> halves_;
+  std::size_t used_ = 1;  // halves of this step
+  FloatRows qkv_, branch_, logits_;
   std::vector<float> widened_;  // an operand as taps want it
-  OperandRows normed_, attended_, last_;
+  OperandRows attended_, last_;
   FfnScratch ffn_;
   std::vector<float*> ffn_out_;
   std::vector<const std::byte*> pages_;

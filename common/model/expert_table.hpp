@@ -59,6 +59,9 @@ class ExpertTable {
   bool holds(std::uint32_t layer, Modality modality, std::uint32_t expert) const;
   /// Weight bytes of all experts held.
   std::uint64_t bytes() const;
+  /// What is held. Copies share the matrices' memory, so tables with more or fewer experts are made
+  /// from it at no cost.
+  const ExpertWeights& weights() const { return weights_; }
 
   /// Computes, per row, each maximal node of the expert tree all of whose chosen experts are named
   /// in `call.ids`, in order of rows.

@@ -79,7 +79,8 @@ class DecoderActorTest : public testing::Test {
     settings.kv_bytes = std::size_t{32} << 20;
     decoder_ = system_.spawn(
         moesaic::decoder, EngineFactory([&, model](Engine::OnEvents on_events) {
-          return std::move(*make_engine(model, settings, wire_experts(model, false).backend,
+          return std::move(*make_engine(model, settings,
+                                        std::move(wire_experts(model, false)->backend),
                                         std::move(on_events)));
         }));
     sink_ = system_.spawn(sink_behavior);

@@ -33,8 +33,9 @@ class Running {
   Running(const LoadedModel& model, EngineSettings settings, std::size_t routed_shards = 0) {
     settings.max_context = settings.max_context == 0 ? 1024 : settings.max_context;
     auto wiring = wire_experts(model, routed_shards > 0);
-    shards_ = start_shards(model, wiring);
-    auto engine = make_engine(model, settings, std::move(wiring.backend),
+    EXPECT_TRUE(wiring) << wiring.error().what;
+    shards_ = std::move(wiring->shards);
+    auto engine = make_engine(model, settings, std::move(wiring->backend),
                               [this](const TokenEvents& events) { take(events); });
     EXPECT_TRUE(engine) << engine.error().what;
     engine_ = std::move(*engine);
@@ -82,7 +83,7 @@ class Running {
   std::condition_variable changed_;
   std::map<std::uint64_t, Ids> tokens_;
   std::map<std::uint64_t, TokenEvent> finished_;
-  std::vector<std::unique_ptr<ShardService>> shards_;
+  std::vector<std::shared_ptr<ShardService>> shards_;
   std::unique_ptr<Engine> engine_;  // last: its thread calls take()
 };
 
@@ -280,7 +281,7 @@ TEST_F(EngineTest, DestructionEndsOpenRequestsWithAnError) {
     auto s = settings(512);
     s.max_context = 1024;
     auto engine =
-        make_engine(model(), s, std::move(wiring.backend), [&](const TokenEvents& events) {
+        make_engine(model(), s, std::move(wiring->backend), [&](const TokenEvents& events) {
           for (const auto& event : events)
             if (event.finished) last = event;
         });
