@@ -20,10 +20,10 @@ constexpr std::chrono::milliseconds kPause{200};        // after a failure
 constexpr std::chrono::milliseconds kStoreTime{2'000};  // of one `store`
 constexpr std::chrono::milliseconds kGoodbyeTime{1'000};
 
-/// A third of what a leader has left when it renews: two dead endpoints do not cost the lead.
+/// For one endpoint. A fifth of the lease: two silent endpoints do not cost the lead.
 std::chrono::milliseconds patience(unsigned lease_s) {
-  return std::max<std::chrono::milliseconds>(std::chrono::seconds(lease_s) / 5,
-                                             std::chrono::milliseconds{200});
+  return std::max(std::chrono::milliseconds(std::chrono::seconds(lease_s)) / 5,
+                  std::chrono::milliseconds{200});
 }
 
 /// Two threads: one holds the lease and tells who leads, one watches the keys. Each has its own
