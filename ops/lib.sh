@@ -34,7 +34,13 @@ jobs() {
 }
 
 packages_of() {
-  awk -v wanted="$1" '$1 == wanted {print $2}' "$root/ops/packages.txt"
+  local set package command
+  while read -r set package command; do
+    [[ $set == "$1" ]] || continue
+    # A package from elsewhere may bring the command, and stand in this one's way.
+    [[ -n $command ]] && command -v "$command" >/dev/null && continue
+    echo "$package"
+  done <"$root/ops/packages.txt"
 }
 
 # Prints those of the packages named that are not installed.

@@ -244,5 +244,14 @@ class ProfileTest(unittest.TestCase):
                 self.assertIn(expected, output)
 
 
+class ScriptsTest(unittest.TestCase):
+    def test_shellcheck_finds_nothing(self):
+        needs_tools("shellcheck")
+        scripts = [path for folder in ("ops", "docker", ".ci") for path in (SOURCE / folder).rglob("*.sh")]
+        self.assertIn(SCRIPT, scripts)
+        done = subprocess.run(["shellcheck", "-x", *scripts, SOURCE / ".ci" / "run"], cwd=SOURCE, capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stdout)
+
+
 if __name__ == "__main__":
     unittest.main(argv=[sys.argv[0], *sys.argv[2:]], verbosity=2)

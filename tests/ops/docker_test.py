@@ -140,7 +140,7 @@ class ImageTest(unittest.TestCase):
 class ComposeTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        needs_tools("docker-compose", "jq")
+        needs_tools("docker-compose")
         cls.text = cls.config({"GRAFANA_PASSWORD": "secret"}).stdout
 
     @staticmethod
