@@ -10,7 +10,7 @@ namespace moesaic::transport {
 
 /// Two processes of one host: rings in shared memory, a futex to sleep on, a unix socket whose
 /// close is the peer's death. Addresses: shm:///path. Only processes of the same user are accepted.
-std::unique_ptr<Carrier> make_shm_carrier(CarrierLimits limits = {});
+[[nodiscard]] Result<std::unique_ptr<Carrier>> make_shm_carrier(CarrierLimits limits = {});
 
 /// ZeroMQ over ipc and tcp. With keys every tcp connection is CURVE-encrypted and the peer's role
 /// is that of its key; without keys tcp is refused beyond loopback unless `plaintext` says so.

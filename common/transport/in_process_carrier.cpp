@@ -175,7 +175,7 @@ class InProcessCarrier final : public Carrier {
         if (until < deadline) continue;
         return fail(Errc::kDeadlineExceeded, "no frame before the deadline");
       }
-      if (inbox_->items.empty()) {
+      if (inbox_->woken) {
         inbox_->woken = false;
         return CarrierEvent{.kind = CarrierEvent::Kind::kWoken};
       }

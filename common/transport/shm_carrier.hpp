@@ -18,7 +18,8 @@ namespace moesaic::transport {
 /// there is none. A socket file nobody listens on is replaced.
 class ShmCarrier final : public Carrier {
  public:
-  explicit ShmCarrier(CarrierLimits limits = {});
+  /// @errors kIo: no memory or descriptors to be had
+  [[nodiscard]] static Result<std::unique_ptr<ShmCarrier>> make(CarrierLimits limits = {});
   ~ShmCarrier() override;
 
   Result<Address> listen(const Address& address) override;
@@ -42,6 +43,7 @@ class ShmCarrier final : public Carrier {
 
  private:
   struct Impl;
+  explicit ShmCarrier(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
 
