@@ -77,7 +77,6 @@ class Membership {
   struct Router {
     bool leased = false;
     bool leading = false;
-    std::uint64_t term = 0;
     Clock::time_point heard{};
     std::string refusal;
   };
@@ -96,7 +95,7 @@ class Membership {
   std::map<transport::PeerId, Router> routers_;  ///< those whose connection stands
   std::shared_ptr<const View> view_;
   transport::PeerId view_from_ = 0;
-  std::uint64_t adopted_ = 0;                                ///< version of view_'s term; 0: none
+  std::uint64_t adopted_ = 0;                                ///< version of a view; 0: none
   std::map<std::uint32_t, transport::PeerId> prepare_from_;  ///< epoch: who asked; the last two
   bool leader_lost_ = true;
 };

@@ -2,15 +2,12 @@
 
 #include <cstdint>
 #include <map>
-#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 #include "common/base/result.hpp"
-#include "common/cluster/placement_table.hpp"
-#include "common/cluster/view.hpp"
 
 namespace moesaic::cluster {
 
@@ -58,33 +55,7 @@ struct PlacementFile {
 /// aliases and unknown keys are refused
 [[nodiscard]] Result<PlacementFile> parse_placement(std::string_view yaml, std::string name);
 
-/// What can be said without knowing the shards.
-/// @errors kInvalidArgument: a layer or expert the model does not have, a dense layer, an expert
-/// nobody holds or that is given twice to the same shard
-[[nodiscard]] Result<void> check_placement(const PlacementFile& file,
-                                           const ExpertGeometry& geometry);
-
-/// The table for these shards (their role is not looked at), with the file's epoch; only shards
-/// that hold something are in it.
-/// @errors those of check_placement; kUnavailable: too few shards match; kTooLarge: over a shard's
-/// capacity, or more than kMaxShards
-[[nodiscard]] Result<PlacementTable> resolve_placement(const PlacementFile& file,
-                                                       const ExpertGeometry& geometry,
-                                                       std::span<const Member> shards);
-
-/// Without a file: even ranges over all these shards, by name; at most kMaxShards of them.
-/// @errors kTooLarge: over a shard's capacity; kUnavailable: no shard
-[[nodiscard]] Result<PlacementTable> default_placement(const ExpertGeometry& geometry,
-                                                       std::span<const Member> shards);
-
-/// Weights that shard `shard` of the table holds.
-std::uint64_t placed_bytes(const PlacementTable& table, const ExpertGeometry& geometry,
-                           std::size_t shard);
-
 /// Ranges as they are written: "0-31,40".
 std::string ranges_text(const std::vector<std::uint32_t>& ascending);
-
-/// Bytes for people: "1.50 GiB".
-std::string bytes_text(std::uint64_t bytes);
 
 }  // namespace moesaic::cluster
