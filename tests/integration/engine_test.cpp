@@ -2,105 +2,32 @@
 
 #include <gtest/gtest.h>
 
-#include <condition_variable>
-#include <map>
-
-#include "services/all_in_one/experts.hpp"
 #include "common/engine/make_engine.hpp"
+#include "services/all_in_one/experts.hpp"
+#include "tests/support/running_engine.hpp"
 
 // The engine with real weights (the tiny golden model and the demo model): what a request gets
 // depends on the request alone.
 namespace moesaic {
 namespace {
 
-using Ids = std::vector<std::int32_t>;
+using test::hot;
+using test::Ids;
+using test::load_demo;
+using test::prompt_of;
 
-LoadedModel load(const std::string& compute, unsigned threads, std::size_t shards = 1) {
-  ModelOptions options;
-  options.model = std::string(MOESAIC_SOURCE_DIR) + "/configs/models/ernie-vl-demo";
-  options.compute = compute;
-  options.threads = threads;
-  options.shards = shards;
-  options.vision = false;
-  auto model = load_model(options);
-  EXPECT_TRUE(model) << model.error().what;
-  return std::move(*model);
-}
-
-/// An engine and what it has told so far.
-class Running {
+/// An engine over the experts as the program wires them.
+class Running : public test::RunningEngine {
  public:
-  Running(const LoadedModel& model, EngineSettings settings, std::size_t routed_shards = 0) {
-    settings.max_context = settings.max_context == 0 ? 1024 : settings.max_context;
-    auto wiring = wire_experts(model, routed_shards > 0);
-    EXPECT_TRUE(wiring) << wiring.error().what;
-    shards_ = std::move(wiring->shards);
-    auto engine = make_engine(model, settings, std::move(wiring->backend),
-                              [this](const TokenEvents& events) { take(events); });
-    EXPECT_TRUE(engine) << engine.error().what;
-    engine_ = std::move(*engine);
-  }
-
-  Engine& engine() { return *engine_; }
-
-  void submit(std::uint64_t id, Ids prompt, std::uint32_t max_tokens, SamplingParams sampling = {},
-              Ids stop = {}) {
-    auto request = std::make_shared<GenerateRequest>();
-    request->id = id;
-    request->prompt = std::move(prompt);
-    request->max_tokens = max_tokens;
-    request->sampling = sampling;
-    request->stop_ids = std::move(stop);
-    const auto queued = engine_->submit(request);
-    EXPECT_TRUE(queued) << queued.error().what;
-  }
-
-  /// Waits for the end of a request; its tokens.
-  Ids wait(std::uint64_t id) {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return finished_.count(id) > 0; });
-    return tokens_[id];
-  }
-  TokenEvent last(std::uint64_t id) {
-    wait(id);
-    const std::lock_guard lock(mutex_);
-    return finished_[id];
-  }
+  Running(const LoadedModel& model, EngineSettings settings, std::size_t routed_shards = 0)
+      : Running(model, settings, wire_experts(model, routed_shards > 0)) {}
 
  private:
-  void take(const TokenEvents& events) {
-    const std::lock_guard lock(mutex_);
-    for (const auto& event : events) {
-      auto& ids = tokens_[event.id];
-      EXPECT_EQ(finished_.count(event.id), 0U) << "nothing follows the last event";
-      ids.insert(ids.end(), event.tokens.begin(), event.tokens.end());
-      if (event.finished) finished_[event.id] = event;
-    }
-    changed_.notify_all();
-  }
-
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::map<std::uint64_t, Ids> tokens_;
-  std::map<std::uint64_t, TokenEvent> finished_;
+  Running(const LoadedModel& model, EngineSettings settings, Result<ExpertWiring> wiring)
+      : RunningEngine(model, settings, std::move(wiring->backend)),
+        shards_(std::move(wiring->shards)) {}
   std::vector<std::shared_ptr<ShardService>> shards_;
-  std::unique_ptr<Engine> engine_;  // last: its thread calls take()
 };
-
-Ids prompt_of(std::size_t length, std::uint32_t salt) {
-  Ids ids;
-  for (std::size_t i = 0; i < length; ++i)
-    ids.push_back(static_cast<std::int32_t>(300 + (i * 7919 + salt * 104729) % 3000));
-  return ids;
-}
-
-SamplingParams hot(std::uint64_t seed) {
-  SamplingParams params;
-  params.temperature = 1.0F;
-  params.top_p = 0.95F;
-  params.seed = seed;
-  return params;
-}
 
 EngineSettings settings(std::size_t chunk, std::size_t running = 32) {
   EngineSettings s;
@@ -128,9 +55,9 @@ class EngineDeterminismTest : public testing::TestWithParam<const char*> {};
 
 TEST_P(EngineDeterminismTest, TokensAreTheSameInAnyCompanyAndHoweverTheWorkIsCut) {
   const std::string compute = GetParam();
-  const auto one = load(compute, 1);
+  const auto one = load_demo(compute, 1);
   const auto want = alone(one);
-  const auto two = load(compute, 2);
+  const auto two = load_demo(compute, 2);
   for (const std::size_t chunk : {16U, 64U, 512U}) {
     Running run(two, settings(chunk));
     // Eight at once: the three, and neighbours that come and go.
@@ -141,7 +68,7 @@ TEST_P(EngineDeterminismTest, TokensAreTheSameInAnyCompanyAndHoweverTheWorkIsCut
       EXPECT_EQ(run.wait(i), want[i]) << compute << " chunk " << chunk << " request " << i;
   }
   for (const std::size_t shards : {1U, 2U, 4U}) {
-    Running run(load(compute, 2, shards), settings(64), shards);
+    Running run(load_demo(compute, 2, shards), settings(64), shards);
     for (std::uint64_t i = 0; i < 3; ++i)
       run.submit(i, prompt_of(40 + 37 * i, static_cast<std::uint32_t>(i)), kTokens, hot(i));
     for (std::uint64_t i = 0; i < 3; ++i)
@@ -150,7 +77,7 @@ TEST_P(EngineDeterminismTest, TokensAreTheSameInAnyCompanyAndHoweverTheWorkIsCut
 }
 
 TEST_P(EngineDeterminismTest, WhatWasDrawnGivesTheSameContinuationAsAPrompt) {
-  const auto model = load(GetParam(), 2);
+  const auto model = load_demo(GetParam(), 2);
   Running run(model, settings(512));
   const auto prompt = prompt_of(70, 3);
   run.submit(1, prompt, kTokens);
@@ -165,7 +92,7 @@ TEST_P(EngineDeterminismTest, WhatWasDrawnGivesTheSameContinuationAsAPrompt) {
 }
 
 TEST_P(EngineDeterminismTest, RunningOutOfKvBlocksChangesNoToken) {
-  const auto model = load(GetParam(), 2);
+  const auto model = load_demo(GetParam(), 2);
   const auto want = alone(model);
   // Room for one and a half of the sequences: they push one another out.
   auto tight = settings(64);
@@ -184,7 +111,7 @@ INSTANTIATE_TEST_SUITE_P(Compute, EngineDeterminismTest, testing::Values("f32", 
 class EngineTest : public testing::Test {
  protected:
   static const LoadedModel& model() {
-    static const LoadedModel loaded = load("bf16", 2);
+    static const LoadedModel loaded = load_demo("bf16", 2);
     return loaded;
   }
 };

@@ -66,9 +66,9 @@ class ExpertCluster {
     publish();
   }
   const cluster::PlacementTable& placement() const { return placement_; }
-  /// The experts that the current placement gives to a shard.
-  ExpertTablePtr table_of(const std::string& name) const {
-    return without_others(opened_, model_.experts.front(), placement_, name);
+  /// The experts that a placement gives to a shard.
+  ExpertTablePtr table_of(const std::string& name, const cluster::PlacementTable& placement) const {
+    return without_others(opened_, model_.experts.front(), placement, name);
   }
 
   /// Decoders of this cluster.
