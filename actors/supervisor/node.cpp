@@ -170,7 +170,7 @@ Result<void> Node::connect_routers(const Settings& settings) {
   cluster::Membership::Callbacks callbacks;
   callbacks.send = [this](transport::PeerId peer, transport::Frame frame) {
     // A router that cannot be told now is told again by the next heartbeat.
-    static_cast<void>(link_->send(peer, std::move(frame)));
+    static_cast<void>(endpoint_->send(peer, std::move(frame)));
   };
   callbacks.on_view = [this](const std::shared_ptr<const cluster::View>& view) {
     {
@@ -196,9 +196,11 @@ Result<void> Node::connect_routers(const Settings& settings) {
   };
   callbacks.on_refused = [](const Error& error) { log(LogLevel::kError, error.what); };
   membership_ = std::make_unique<cluster::Membership>(self_, options, std::move(callbacks));
-  link_ = std::make_unique<transport::Link>(std::move(endpoint), [this](transport::Event event) {
-    membership_->on_event(event, Clock::now());
-  });
+  link_ = std::make_unique<transport::Link>(
+      std::move(endpoint), [this](transport::Endpoint& used, const transport::Event& event) {
+        endpoint_ = &used;
+        membership_->on_event(event, Clock::now());
+      });
   return {};
 }
 
@@ -210,7 +212,8 @@ void Node::tick() {
   load.detail = reason.value_or("");
   const auto adopted = member_.adopted ? member_.adopted() : 0;
   // A link that takes no more tasks is behind; the next tick says the same.
-  static_cast<void>(link_->post([this, load = std::move(load), adopted](transport::Endpoint&) {
+  static_cast<void>(link_->post([this, load = std::move(load), adopted](transport::Endpoint& used) {
+    endpoint_ = &used;
     membership_->set_load(load);
     if (adopted > 0) membership_->adopted(adopted);
     membership_->tick(Clock::now());
@@ -218,9 +221,11 @@ void Node::tick() {
 }
 
 void Node::prepared(cluster::Prepared message) {
-  static_cast<void>(link_->post([this, message = std::move(message)](transport::Endpoint&) mutable {
-    membership_->prepared(std::move(message));
-  }));
+  static_cast<void>(
+      link_->post([this, message = std::move(message)](transport::Endpoint& used) mutable {
+        endpoint_ = &used;
+        membership_->prepared(std::move(message));
+      }));
 }
 
 std::shared_ptr<const cluster::View> Node::view() const {

@@ -81,7 +81,8 @@ class Node {
   cluster::Member self_;
   NodeMember member_;
   std::atomic<bool> draining_{false};
-  std::unique_ptr<cluster::Membership> membership_;  ///< on the link's thread only
+  std::unique_ptr<cluster::Membership> membership_;  ///< on the link's thread only, as is:
+  transport::Endpoint* endpoint_ = nullptr;          ///< what `membership_` sends by, while called
   cluster::ViewMetrics view_metrics_;                ///< the same
   mutable std::mutex mutex_;
   std::shared_ptr<const cluster::View> view_;  ///< guarded by mutex_

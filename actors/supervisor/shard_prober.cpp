@@ -13,7 +13,8 @@ constexpr std::chrono::milliseconds kAnswerValid{1500};
 ShardProber::ShardProber(std::unique_ptr<transport::Endpoint> endpoint, std::string host)
     : host_(std::move(host)),
       link_(std::make_unique<transport::Link>(
-          std::move(endpoint), [this](const transport::Event& event) { take(event); })),
+          std::move(endpoint),
+          [this](transport::Endpoint&, const transport::Event& event) { take(event); })),
       ticker_(std::make_unique<Ticker>(kProbeEvery, [this] { tick(); })) {}
 
 void ShardProber::set_view(std::shared_ptr<const cluster::View> view) {

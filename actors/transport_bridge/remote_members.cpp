@@ -145,10 +145,11 @@ RemoteMembersActor::behavior_type remote_members(
     RemoteMembersActor::stateful_pointer<RemoteMembersState> self, RemoteMembersParts parts) {
   auto& state = self->state;
   state.parts = std::move(parts);
-  state.link = state.parts.open_link([me = RemoteMembersActor(self)](transport::Event event) {
-    caf::anon_send(me, event_atom::value,
-                   LinkEventPtr(std::make_shared<const transport::Event>(std::move(event))));
-  });
+  state.link = state.parts.open_link(
+      [me = RemoteMembersActor(self)](transport::Endpoint&, transport::Event event) {
+        caf::anon_send(me, event_atom::value,
+                       LinkEventPtr(std::make_shared<const transport::Event>(std::move(event))));
+      });
   self->delayed_send(self, kProbeEvery, probe_atom::value);
   return {
       [self](view_atom, const ViewPtr& view) { adopt(self, *view); },

@@ -33,7 +33,7 @@ void answer_probe(Self self, PeerId peer, std::uint64_t sequence) {
 template <class Self>
 transport::Link::OnEvent events_to(Self self) {
   using Handle = caf::actor;
-  return [me = caf::actor_cast<Handle>(self)](Event event) {
+  return [me = caf::actor_cast<Handle>(self)](transport::Endpoint&, Event event) {
     caf::anon_send(me, arrived_atom::value,
                    LinkEventPtr(std::make_shared<const Event>(std::move(event))));
   };

@@ -37,7 +37,7 @@ struct Link::Impl {
   void run() {
     while (run_tasks()) {
       auto event = endpoint->receive(std::chrono::steady_clock::now() + kRound);
-      if (event && event->kind != Event::Kind::kWoken) on_event(std::move(*event));
+      if (event && event->kind != Event::Kind::kWoken) on_event(*endpoint, std::move(*event));
     }
     endpoint.reset();  // on the thread that used it
   }

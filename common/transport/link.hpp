@@ -13,9 +13,10 @@ namespace moesaic::transport {
 /// Owned by main or an actor's state; destruction closes the endpoint and joins the thread.
 class Link {
  public:
-  using OnEvent = std::function<void(Event)>;
+  using OnEvent = std::function<void(Endpoint&, Event)>;
 
-  /// @param on_event called on the link's thread
+  /// @param on_event called on the link's thread, maybe before this returns; may use the endpoint
+  /// within the call
   Link(std::unique_ptr<Endpoint> endpoint, OnEvent on_event);
   ~Link();
   Link(const Link&) = delete;
