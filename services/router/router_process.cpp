@@ -157,7 +157,7 @@ void RouterProcess::store_placement() {
   if (!store) return;
   if (const auto stored = registry_->store(store->term, store->epoch, store->yaml); !stored)
     with_control(
-        [error = stored.error()](cluster::ControlPlane& plane) { control.store_failed(error); });
+        [error = stored.error()](cluster::ControlPlane& plane) { plane.store_failed(error); });
 }
 
 RouterProcess::~RouterProcess() { stop(); }
