@@ -16,7 +16,7 @@ Engine::Engine(const ModelConfig& config, EngineOptions options,
       decoder_(config, std::move(weights), compute, *kv_, *experts_, *pool_, options.micro),
       on_events_(std::move(on_events)),
       scheduler_(options.limits),
-      step_seconds_(metrics::histogram("moesaic_engine_step_seconds")) {
+      metrics_(options.limits, kv_->total_blocks()) {
   if (options_.max_context == 0) options_.max_context = config.max_positions;
   if (options_.drawable_ids == 0) options_.drawable_ids = config.vocab_size;
   status_.kv_blocks_total = kv_->total_blocks();
@@ -77,6 +77,7 @@ Result<void> Engine::submit(GenerateRequestPtr request) {
       return fail(Errc::kOverloaded,
                   std::to_string(options_.limits.max_waiting) + " requests are waiting already");
     inbox_.push_back(std::move(sequence));
+    metrics_.waiting(status_.waiting + inbox_.size());
   }
   wake();
   return {};
@@ -164,6 +165,7 @@ void Engine::publish() {
   status_.running = scheduler_.running();
   status_.waiting = scheduler_.waiting();
   status_.kv_blocks_free = kv_->free_blocks();
+  metrics_.publish(status_.running, status_.waiting + inbox_.size(), status_.kv_blocks_free);
 }
 
 void Engine::end(std::uint64_t id, FinishReason reason, std::optional<Error> error,
@@ -197,6 +199,7 @@ void Engine::step(TokenEvents& events) {
     if (!context.trace.sampled) context.trace = request.trace;
   }
   const auto begun = std::chrono::steady_clock::now();
+  metrics_.planned(plan, begun);
   const auto logits = decoder_.run(batch_);
   if (!logits) {
     // The step is run again, without those whose time is over.
@@ -207,8 +210,7 @@ void Engine::step(TokenEvents& events) {
       end(assignment.sequence->request->id, FinishReason::kError, logits.error(), events);
     return;
   }
-  step_seconds_.observe(
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count());
+  metrics_.stepped(std::chrono::steady_clock::now() - begun);
   {
     const std::lock_guard lock(mutex_);
     ++status_.steps;
@@ -224,6 +226,7 @@ void Engine::draw(const std::vector<Assignment>& plan, std::span<const float> lo
                   TokenEvents& events) {
   std::size_t row = 0;
   std::uint64_t drawn = 0;
+  const auto now = std::chrono::steady_clock::now();
   for (const auto& assignment : plan) {
     auto& sequence = *assignment.sequence;
     const bool draws = assignment.draws();
@@ -238,6 +241,7 @@ void Engine::draw(const std::vector<Assignment>& plan, std::span<const float> lo
     event.id = request.id;
     event.tokens.push_back(token);
     event.finished = sequence.finished();
+    metrics_.drawn(sequence, now);
     if (event.finished) scheduler_.remove(request.id, *kv_);  // `sequence` and `request` end here
     events.push_back(std::move(event));
   }

@@ -7,10 +7,10 @@
 #include <thread>
 #include <vector>
 
+#include "common/engine/engine_metrics.hpp"
 #include "common/engine/request.hpp"
 #include "common/engine/scheduler.hpp"
 #include "common/engine/step.hpp"
-#include "common/metrics/metrics.hpp"
 #include "common/sampling/sampler.hpp"
 
 namespace moesaic {
@@ -80,7 +80,7 @@ class Engine {
   StepBatch batch_;
   Sampler sampler_;
   std::uint32_t step_number_ = 0;
-  metrics::Histogram step_seconds_;
+  EngineMetrics metrics_;  ///< `waiting` on other threads, too
 
   mutable std::mutex mutex_;  // guards what follows
   std::condition_variable wake_;

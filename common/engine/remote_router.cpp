@@ -10,6 +10,9 @@ namespace {
 using transport::FrameType;
 using Kind = transport::Event::Kind;
 
+/// A router that was just connected to gets so long before the decoder does without it.
+constexpr auto kConnectTime = std::chrono::milliseconds(200);
+
 }  // namespace
 
 RemoteRouter::RemoteRouter(const ModelConfig& config, std::shared_ptr<const RouterWeights> gates,
@@ -47,6 +50,7 @@ void RemoteRouter::use(const Topology& topology) {
       routers_.erase(it);
     } else if (const auto peer = endpoint_->connect(address)) {
       wanted.push_back({address, *peer, false});
+      connected_by_ = Clock::now() + kConnectTime;
     } else {
       log(LogLevel::kWarn, "router at " + to_string(address) + ": " + peer.error().what);
     }
@@ -73,6 +77,7 @@ void RemoteRouter::refresh() {
     use(*topology_);
   }
   if (alive() == nullptr) {
+    if (Clock::now() < connected_by_) return;
     direct_ = true;
     fan_out_.refresh();
     return;
@@ -122,7 +127,7 @@ void RemoteRouter::ask(Slot& slot, transport::PeerId but) {
     slot.state = Slot::State::kAsked;
     return;
   }
-  if (alive() != nullptr) return wait(slot, slot.failure);
+  if (alive() != nullptr || Clock::now() < connected_by_) return wait(slot, slot.failure);
   direct_ = true;
   fan_out_.refresh();
   FanOutJob job{slot.step, {}};
@@ -161,7 +166,12 @@ void RemoteRouter::handle(transport::Event event) {
     return;
   }
   router->up = event.kind == Kind::kUp;
-  if (router->up) return;
+  connected_by_ = {};
+  if (router->up) {
+    for (auto& slot : slots_)
+      if (slot.state == Slot::State::kWaits) ask(slot);
+    return;
+  }
   log(LogLevel::kWarn, "router at " + to_string(router->address) + ": " + event.detail);
   for (auto& slot : slots_)
     if (slot.state == Slot::State::kAsked && slot.peer == event.peer) ask(slot);

@@ -84,6 +84,7 @@ class RemoteRouter final : public ExpertBackend {
   bool direct_ = false;  ///< the fan-out is connected
   TopologyPtr topology_;
   std::vector<Router> routers_;
+  Clock::time_point connected_by_{};  ///< until then routers are waited for
   TopologySource::Subscription subscription_;
   std::array<Slot, 2> slots_;
   TapSink* taps_ = nullptr;

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "common/engine/request.hpp"
@@ -13,11 +15,17 @@ namespace moesaic {
 /// One sequence on its way through an engine. Owned by the scheduler, touched by the engine thread
 /// only.
 struct Sequence {
+  using Clock = std::chrono::steady_clock;
+
   GenerateRequestPtr request;
   PromptLayout layout;
   std::vector<std::int32_t> tokens;  ///< prompt and what was drawn
   std::vector<KvBlock> blocks;
   std::size_t computed = 0;  ///< leading tokens whose keys and values are in the cache
+
+  Clock::time_point arrived = Clock::now();
+  std::optional<Clock::time_point> begun;        ///< its first step
+  std::optional<Clock::time_point> first_token;  ///< drawn here
 
   std::size_t generated() const { return tokens.size() - request->prompt.size(); }
   /// Why nothing more is to be drawn, if that is so.

@@ -1,14 +1,12 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
-#include <cstring>
 #include <future>
-#include <random>
 
-#include "common/engine/local_experts.hpp"
-#include "common/engine/make_engine.hpp"
 #include "tests/support/expert_cluster.hpp"
 #include "tests/support/kernel_values.hpp"
+#include "tests/support/moe_rows.hpp"
+#include "tests/support/running_engine.hpp"
 
 // The routed sum of every row is the same bits wherever the experts are and whatever happens on the
 // way.
@@ -21,64 +19,14 @@ using test::ExpertCluster;
 using test::Fault;
 using transport::FrameType;
 
-LoadedModel load(const std::string& compute) {
-  ModelOptions options;
-  options.model = std::string(MOESAIC_SOURCE_DIR) + "/configs/models/ernie-vl-demo";
-  options.compute = compute;
-  options.threads = 1;
-  options.vision = false;
-  auto model = load_model(options);
-  EXPECT_TRUE(model) << model.error().what;
-  return std::move(*model);
-}
-
-/// Rows of every MoE layer, both modalities mixed.
-class Rows {
- public:
-  Rows(const LoadedModel& model, std::size_t rows) : model_(model) {
-    const auto values = test::gaussian(rows * model.config.hidden, 11);
-    const auto out = x_.resize(model.compute, rows, model.config.hidden);
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      if (model.compute == Compute::kF32) {
-        static_cast<float*>(out.data)[i] = values[i];
-      } else {
-        static_cast<Bf16*>(out.data)[i] = f32_to_bf16(values[i]);
-      }
-    }
-    for (std::size_t r = 0; r < rows; ++r)
-      modality_.push_back(r % 3 == 1 ? Modality::kVision : Modality::kText);
-  }
-
-  /// The sums of all layers through a back end; a failure is the test's.
-  Result<std::vector<float>> run(ExpertBackend& backend, StepContext context = {}) const {
-    const auto size = modality_.size() * model_.config.hidden;
-    std::vector<float> all;
-    backend.begin_step();
-    for (std::uint32_t layer = 0; layer < model_.config.layers; ++layer) {
-      if (!model_.config.layer_is_moe[layer]) continue;
-      MOESAIC_CHECK(backend.submit({layer, x_.view(), modality_, context}));
-      all.resize(all.size() + size);
-      MOESAIC_CHECK(backend.gather(all.data() + all.size() - size));
-      ++context.number;
-    }
-    return all;
-  }
-  std::vector<float> local() const {
-    LocalExperts backend(model_.config, model_.gates, model_.experts.front(), *model_.pool);
-    return *run(backend);
-  }
-
- private:
-  const LoadedModel& model_;
-  OperandRows x_;
-  std::vector<Modality> modality_;
-};
-
 StepContext until(std::chrono::milliseconds time) {
   StepContext context;
   context.deadline = context.patience = StepContext::Clock::now() + time;
   return context;
 }
+
+using test::load_demo;
+using test::MoeRows;
 
 void expect_same(const Result<std::vector<float>>& got, const std::vector<float>& want) {
   ASSERT_TRUE(got) << got.error().what;
@@ -87,8 +35,8 @@ void expect_same(const Result<std::vector<float>>& got, const std::vector<float>
 
 class MoeTopologyTest : public testing::TestWithParam<const char*> {
  protected:
-  const LoadedModel model = load(GetParam());
-  const Rows rows{model, 37};
+  const LoadedModel model = load_demo(GetParam(), 1);
+  const MoeRows rows{model, 37};
   const std::vector<float> want = rows.local();
 };
 
@@ -147,7 +95,7 @@ INSTANTIATE_TEST_SUITE_P(Compute, MoeTopologyTest, testing::Values("f32", "bf16"
 class MoeFaultTest : public testing::Test {
  protected:
   static const LoadedModel& model() {
-    static const auto loaded = load("bf16");
+    static const auto loaded = load_demo("bf16", 1);
     return loaded;
   }
   static cluster::PlacementTable replicas() {
@@ -156,7 +104,7 @@ class MoeFaultTest : public testing::Test {
   static cluster::PlacementTable halves() {
     return shard_placement(model().config, model().compute, 2);
   }
-  const Rows rows{model(), 9};
+  const MoeRows rows{model(), 9};
   const std::vector<float> want = rows.local();
 };
 
