@@ -272,7 +272,9 @@ Result<StoredPlacement> parse_stored_placement(std::string_view text) {
   }
   StoredPlacement out;
   out.epoch = static_cast<std::uint32_t>(epoch);
-  out.term = static_cast<std::uint64_t>(reader.integer(object, "term"));
+  const auto term = reader.integer(object, "term");
+  if (term < 0) reader.reject("term", "a number from 0");
+  out.term = static_cast<std::uint64_t>(term);
   out.yaml = reader.string(object, "placement");
   return reader.done(std::move(out));
 }

@@ -131,8 +131,8 @@ TEST(EtcdMessagesTest, APlacementComesBackAsItWasStored) {
   EXPECT_EQ(back->epoch, placement.epoch);
   EXPECT_EQ(back->term, placement.term);
   EXPECT_EQ(back->yaml, placement.yaml);
-  for (const char* text :
-       {R"({"epoch":0,"placement":""})", R"({"epoch":4294967296})", "yaml: 1", "{}"}) {
+  for (const char* text : {R"({"epoch":0,"placement":""})", R"({"epoch":4294967296})",
+                           R"({"epoch":1,"term":"-1"})", "yaml: 1", "{}"}) {
     EXPECT_FALSE(parse_stored_placement(text)) << text;
   }
 }
