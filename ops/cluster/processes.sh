@@ -88,7 +88,7 @@ supervise() {
 # ask_to_end NAME: once, because a second signal would cut the drain short; through its supervisor where there is one.
 ask_to_end() {
   local service='' asked
-  service=$(pid_of "$1") && kill -CONT "$service" 2>/dev/null || true
+  if service=$(pid_of "$1"); then kill -CONT "$service" 2>/dev/null || true; fi
   asked=$(supervisor_of "$1") || asked=$service
   [[ -z $asked ]] || kill -TERM "$asked" 2>/dev/null || true
 }

@@ -15,7 +15,7 @@ import unittest
 
 from needs import needs_root, needs_tools
 
-SOURCE = pathlib.Path(sys.argv[1])
+SOURCE = pathlib.Path(sys.argv[1]).resolve()
 SCRIPT = SOURCE / "ops" / "cluster.sh"
 SERVICES = ("gateway", "router", "vision-encoder", "expert-shard", "decoder")
 PROFILE = """settings:

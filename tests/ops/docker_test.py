@@ -15,8 +15,8 @@ import unittest
 
 from needs import needs, needs_root, needs_tools
 
-SOURCE = pathlib.Path(sys.argv[1])
-PROGRAMS = pathlib.Path(sys.argv[2])
+SOURCE = pathlib.Path(sys.argv[1]).resolve()
+PROGRAMS = pathlib.Path(sys.argv[2]).resolve()
 DOCKER = SOURCE / "docker"
 SERVICES = {"gateway": 8085, "vision-encoder": 8081, "router": 8082, "expert-shard": 8083, "decoder": 8084}
 
