@@ -137,6 +137,7 @@ struct ControlPlane::Impl {
   bool wants_change();
   void plan(Clock::time_point now);
   Result<void> change(Clock::time_point now);
+  Result<PlacementSwitch> rehearse(const PlacementTable& next) const;
   Result<void> begin(PlacementTable next, Clock::time_point now);
   void abort(const std::string& why, Clock::time_point now);
   void advance(Clock::time_point now);
@@ -376,6 +377,23 @@ Result<void> ControlPlane::Impl::change(Clock::time_point now) {
   return begin(std::move(next), now);
 }
 
+/// The change begun, if shards have room for what they hold on the way.
+Result<PlacementSwitch> ControlPlane::Impl::rehearse(const PlacementTable& next) const {
+  auto begun = placement;
+  MOESAIC_CHECK(begun.begin(next));
+  for (const auto& [key, entry] : members.all()) {
+    const auto capacity = entry.state.member.capacity_bytes;
+    if (key.first != "expert-shard" || capacity == 0) continue;
+    const auto both = begun.wanted(key.second);
+    const auto bytes = both.epoch == 0 ? 0 : placed_bytes(both, config.geometry, 0);
+    if (bytes > capacity)
+      return fail(Errc::kTooLarge, "shard \"" + key.second + "\" would hold " + bytes_text(bytes) +
+                                       " of experts while the placement changes, its capacity is " +
+                                       bytes_text(capacity));
+  }
+  return begun;
+}
+
 Result<void> ControlPlane::Impl::begin(PlacementTable next, Clock::time_point now) {
   const auto& old = placement.in_force();
   file_pending = false;
@@ -384,24 +402,13 @@ Result<void> ControlPlane::Impl::begin(PlacementTable next, Clock::time_point no
     return {};
   }
   next.epoch = std::max({next.epoch, highest_epoch + 1, stored_epoch});
-  auto trial = placement;
-  MOESAIC_CHECK(trial.begin(next));
-  for (const auto& name : next.shards) {
-    auto both = trial.wanted(name);
-    const auto* entry = members.find("expert-shard", name);
-    const auto capacity = entry == nullptr ? 0 : entry->state.member.capacity_bytes;
-    const auto bytes = placed_bytes(both, config.geometry, 0);
-    if (capacity != 0 && bytes > capacity)
-      return fail(Errc::kTooLarge, "shard \"" + name + "\" would hold " + bytes_text(bytes) +
-                                       " of experts while the placement changes, its capacity is " +
-                                       bytes_text(capacity));
-  }
+  MOESAIC_TRY(auto begun, rehearse(next));
   info("placement " + std::to_string(old.epoch) + " changes to " + std::to_string(next.epoch) +
        ", " + std::to_string(next.shards.size()) +
        (next.shards.size() == 1 ? " shard" : " shards") +
        (file ? " by " + file->name : std::string(" in even ranges")));
   highest_epoch = next.epoch;
-  placement = std::move(trial);
+  placement = std::move(begun);
   change_started = now;
   return {};
 }
@@ -511,8 +518,10 @@ void ControlPlane::Impl::end_ask(const Result<void>& result) {
 Result<void> ControlPlane::Impl::place(const std::string& text, Clock::time_point now) {
   MOESAIC_CHECK(can_change());
   MOESAIC_TRY(const auto parsed, parse_placement(text, "placement"));
-  MOESAIC_CHECK(target(&parsed));
-  out.store = {term, std::max(stored_epoch, highest_epoch) + 1, text};
+  MOESAIC_TRY(auto next, target(&parsed));
+  next.epoch = std::max(stored_epoch, highest_epoch) + 1;
+  MOESAIC_CHECK(rehearse(next));
+  out.store = {term, next.epoch, text};
   storing = true;
   storing_since = now;
   return {};

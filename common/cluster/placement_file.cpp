@@ -72,7 +72,7 @@ class Guard : public YAML::EventHandler {
   std::size_t nodes_ = 0;
 };
 
-int line_of(const YAML::Node& node) { return node.Mark().line + 1; }
+int line_of(const YAML::Node& node) { return std::max(node.Mark().line + 1, 1); }
 
 Result<std::uint32_t> parse_number(std::string_view text) {
   std::uint32_t value = 0;

@@ -6,7 +6,7 @@
 namespace moesaic::cluster {
 namespace {
 
-void add(std::string& text, const std::string& more) { text += (text.empty() ? "" : ", ") + more; }
+void add(std::string& text, const std::string& more) { text += (text.empty() ? "" : "; ") + more; }
 
 std::size_t ready_members(const View& view, const std::string& role) {
   return static_cast<std::size_t>(
