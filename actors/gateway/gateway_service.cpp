@@ -9,6 +9,7 @@
 #include "actors/gateway/prompt_builder.hpp"
 #include "actors/gateway/request_flow.hpp"
 #include "actors/gateway/request_metrics.hpp"
+#include "actors/gateway/request_span.hpp"
 #include "actors/gateway/work_queue.hpp"
 #include "common/api/chat_request.hpp"
 #include "common/api/completion_request.hpp"
@@ -79,6 +80,7 @@ class GatewayService::Impl : public std::enable_shared_from_this<Impl> {
         prompts_(model_),
         gateway_(std::move(gateway)),
         ready_(std::move(ready)),
+        tracer_(std::move(config.tracer)),
         admission_(Admission::make(config.max_requests, config.max_request_bytes)),
         queue_(config.max_requests) {}
 
@@ -185,35 +187,41 @@ class GatewayService::Impl : public std::enable_shared_from_this<Impl> {
     return moesaic::to_api_error(error);
   }
 
-  static void refuse(Responder& responder, const ApiError& error) {
+  static void refuse(Responder& responder, Span& span, const ApiError& error) {
     RequestMetrics::rejected(kind_of(error.code).text);
+    set_failed(span, error.code);
     responder.send(error_answer(error));
   }
 
   /// On the io thread: what can be refused without a look at the body is refused here.
   void generate(Endpoint endpoint, HttpRequest request, std::shared_ptr<Responder> responder) {
+    auto span = request_span(tracer_, request, endpoint == Endpoint::kChat, model_->name);
     if (!is_json(request.headers)) {
-      return refuse(*responder,
+      return refuse(*responder, span,
                     {ApiCode::kUnsupportedMediaType, "Content-Type must be application/json", {}});
     }
-    if (const auto error = not_ready()) return refuse(*responder, *error);
+    if (const auto error = not_ready()) return refuse(*responder, span, *error);
     auto ticket = admission_->enter(request.body.size());
-    if (!ticket) return refuse(*responder, overloaded());
+    if (!ticket) return refuse(*responder, span, overloaded());
 
     const auto id = next_id_.fetch_add(1);
     auto& way_back = *responder;
     const auto flow = std::make_shared<RequestFlow>(RequestFlow::Parts{
         std::move(responder), model_->tokenizer, std::move(*ticket),
         [gateway = gateway_, id] { caf::anon_send(gateway, cancel_atom::value, id); },
-        [self = shared_from_this()](const Error& error) { return self->to_api_error(error); }});
+        [self = shared_from_this()](const Error& error) { return self->to_api_error(error); },
+        std::move(span)});
     way_back.on_close([weak = std::weak_ptr(flow)] {
       if (const auto open = weak.lock()) open->client_gone();
     });
     const auto deadline_from = Clock::now();
     const bool queued =
         queue_.post([self = shared_from_this(), flow, endpoint, id, deadline_from,
+                     trace = flow->trace(), request_id = request.request_id,
                      body = std::make_shared<const std::string>(std::move(request.body))] {
-          auto prepared = std::make_shared<ApiResult<Prepared>>(self->prepare(endpoint, *body));
+          auto prepared =
+              std::make_shared<ApiResult<Prepared>>(self->prepare(endpoint, *body, trace));
+          if (*prepared) (*prepared)->prompt.request.request_id = request_id;
           flow->responder().post([self, flow, id, deadline_from, prepared] {
             self->submit(flow, id, deadline_from, *prepared);
           });
@@ -222,7 +230,9 @@ class GatewayService::Impl : public std::enable_shared_from_this<Impl> {
   }
 
   /// On the worker.
-  ApiResult<Prepared> prepare(Endpoint endpoint, std::string_view body) const {
+  ApiResult<Prepared> prepare(Endpoint endpoint, std::string_view body,
+                              const TraceContext& trace) const {
+    const auto span = tracer_.start("prepare", SpanKind::kInternal, trace);
     if (endpoint == Endpoint::kCompletions) {
       MOESAIC_TRY(const auto request, parse_completion_request(body, model_->limits));
       MOESAIC_CHECK(check_model(request.options));
@@ -270,6 +280,7 @@ class GatewayService::Impl : public std::enable_shared_from_this<Impl> {
     auto job = std::make_shared<GatewayJob>();
     job->request = std::move(prepared->prompt.request);
     job->request.id = id;
+    job->request.trace = flow->trace();
     job->request.deadline =
         deadline_from +
         std::chrono::milliseconds(static_cast<std::int64_t>(prepared->timeout_s * 1000));
@@ -287,6 +298,7 @@ class GatewayService::Impl : public std::enable_shared_from_this<Impl> {
   const PromptBuilder prompts_;
   const GatewayActor gateway_;
   const std::function<ReadyState()> ready_;
+  const Tracer tracer_;
   const std::shared_ptr<Admission> admission_;
   std::atomic<std::uint64_t> next_id_{1};
   WorkQueue queue_;  ///< last: its tasks use the others

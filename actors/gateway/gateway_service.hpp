@@ -10,6 +10,7 @@
 #include "common/api/responses.hpp"
 #include "common/http/message.hpp"
 #include "common/http/router.hpp"
+#include "common/trace/tracer.hpp"
 
 namespace moesaic {
 
@@ -25,6 +26,7 @@ enum class ReadyState : std::uint8_t {
 struct GatewayServiceConfig {
   GatewayModel model;
   VersionInfo version;
+  Tracer tracer;                              ///< of each request's root span
   std::size_t max_requests = 512;             ///< open at the same time
   std::size_t max_request_bytes = 1U << 30U;  ///< bodies of all open requests together
 };

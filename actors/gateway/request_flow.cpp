@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "actors/gateway/request_span.hpp"
+
 namespace moesaic {
 namespace {
 
@@ -21,6 +23,7 @@ RequestFlow::RequestFlow(Parts parts)
 void RequestFlow::refuse(const ApiError& error) {
   if (closed_) return;
   metrics_.failed(kind_of(error.code).text, now());
+  set_failed(parts_.span, error.code, streaming_);
   if (streaming_) {
     parts_.responder->write(sse_event(error_json(error)) + std::string(kSseDone));
     parts_.responder->end();
@@ -34,6 +37,7 @@ bool RequestFlow::begin(AnswerPlan plan) {
   if (closed_) return false;
   plan_ = std::move(plan);
   metrics_.admitted(plan_.prompt_usage.prompt_tokens);
+  parts_.span.set("gen_ai.response.id", plan_.head.id);
   builder_.emplace(parts_.tokenizer, plan_.thinking, plan_.stops);
   if (plan_.stream) {
     parts_.responder->post(
@@ -71,6 +75,7 @@ void RequestFlow::on_event(const TokenEvent& event) {
 void RequestFlow::client_gone() {
   if (closed_) return;
   metrics_.cancelled(now());
+  parts_.span.fail("client_gone");
   if (builder_) parts_.cancel();
   close();
 }
@@ -112,6 +117,7 @@ void RequestFlow::emit(const AnswerBuilder::Delta& delta) {
 void RequestFlow::finish(std::string_view reason, const AnswerBuilder::Delta& delta) {
   emit(delta);
   metrics_.finished(reason, now());
+  set_finished(parts_.span, reason, usage());
   auto& responder = *parts_.responder;
   if (plan_.stream) {
     auto events = sse_event(plan_.chat ? chat_last_chunk(plan_.head, reason, chunk_usage())
@@ -138,6 +144,7 @@ void RequestFlow::finish(std::string_view reason, const AnswerBuilder::Delta& de
 void RequestFlow::close() {
   closed_ = true;
   ticket_.reset();
+  parts_.span.end();
 }
 
 Usage RequestFlow::usage() const {

@@ -15,6 +15,7 @@
 #include "common/engine/request.hpp"
 #include "common/http/responder.hpp"
 #include "common/tokenizer/tokenizer.hpp"
+#include "common/trace/tracer.hpp"
 
 namespace moesaic {
 
@@ -44,6 +45,7 @@ class RequestFlow : public std::enable_shared_from_this<RequestFlow> {
     std::function<void()> cancel;
     /// Words an error of the engine.
     std::function<ApiError(const Error&)> to_api_error;
+    Span span;  ///< of the whole request; ends with it
   };
   explicit RequestFlow(Parts parts);
 
@@ -55,6 +57,8 @@ class RequestFlow : public std::enable_shared_from_this<RequestFlow> {
   void client_gone();
 
   Responder& responder() { return *parts_.responder; }
+  /// For what is done on behalf of the request.
+  const TraceContext& trace() const { return parts_.span.context(); }
 
  private:
   void begin_stream();

@@ -11,10 +11,10 @@
 namespace moesaic {
 
 struct TraceConfig {
-  std::string endpoint;                       ///< http://host:port of a collector; empty: no traces
-  std::string service;                        ///< service.name, such as moesaic-gateway
-  std::string instance;                       ///< service.instance.id: the node's name
-  std::string version;                        ///< service.version
+  std::string endpoint{};                     ///< http://host:port of a collector; empty: no traces
+  std::string service{};                      ///< service.name, such as moesaic-gateway
+  std::string instance{};                     ///< service.instance.id: the node's name
+  std::string version{};                      ///< service.version
   double sample_ratio = 1;                    ///< 0 to 1, of traces that begin here
   std::size_t capacity = 4096;                ///< spans that may wait
   std::chrono::milliseconds interval{1'000};  ///< longest wait of a span

@@ -4,92 +4,23 @@
 #include <gtest/gtest.h>
 
 #include <boost/json.hpp>
-#include <condition_variable>
-#include <map>
-#include <mutex>
 #include <set>
 #include <thread>
 
-#include "common/http/server.hpp"
 #include "common/trace/traceparent.hpp"
+#include "tests/support/trace_collector.hpp"
 
 namespace moesaic {
 namespace {
 
 namespace json = boost::json;
 using namespace std::chrono_literals;
+using test::attribute;
+using test::TraceCollector;
 using testing::HasSubstr;
 using Clock = std::chrono::steady_clock;
 
 const std::string kIncoming = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-
-/// Takes what an exporter sends, as `status` or with silence.
-class Collector {
- public:
-  explicit Collector(unsigned status = 200) {
-    HttpRouter router;
-    router.add("POST", "/v1/traces", [this, status](const HttpRequest& request, auto responder) {
-      const std::lock_guard lock(mutex_);
-      type_ = std::string(request.headers.find("Content-Type").value_or(""));
-      bodies_.push_back(request.body);
-      news_.notify_all();
-      if (status == 0) return held_.push_back(responder);
-      responder->send({status, {}, "{}"});
-    });
-    HttpServerConfig config;
-    config.port = 0;
-    auto server = HttpServer::start(config, std::move(router), [](const HttpFault&) {
-      return HttpAnswer{404, {}, ""};
-    });
-    EXPECT_TRUE(server) << server.error().what;
-    server_ = std::move(*server);
-  }
-  std::string endpoint() const { return "http://127.0.0.1:" + std::to_string(server_->port()); }
-  std::string type() const {
-    const std::lock_guard lock(mutex_);
-    return type_;
-  }
-  bool wait_for_batches(std::size_t count) {
-    std::unique_lock lock(mutex_);
-    return news_.wait_for(lock, 5s, [&] { return bodies_.size() >= count; });
-  }
-  /// All spans so far by name, and who they are of.
-  std::map<std::string, json::object> spans(json::object* resource = nullptr) const {
-    const std::lock_guard lock(mutex_);
-    std::map<std::string, json::object> out;
-    for (const auto& body : bodies_) {
-      const auto value = json::parse(body);
-      for (const auto& of : value.at("resourceSpans").as_array()) {
-        if (resource != nullptr) *resource = of.at("resource").as_object();
-        for (const auto& scope : of.at("scopeSpans").as_array()) {
-          for (const auto& span : scope.at("spans").as_array()) {
-            out[std::string(span.at("name").as_string())] = span.as_object();
-          }
-        }
-      }
-    }
-    return out;
-  }
-  std::size_t span_count() const {
-    const std::lock_guard lock(mutex_);
-    std::size_t count = 0;
-    for (const auto& body : bodies_) {
-      for (auto at = body.find("\"spanId\""); at != std::string::npos;
-           at = body.find("\"spanId\"", at + 1)) {
-        ++count;
-      }
-    }
-    return count;
-  }
-
- private:
-  mutable std::mutex mutex_;
-  std::condition_variable news_;
-  std::string type_;
-  std::vector<std::string> bodies_;
-  std::vector<std::shared_ptr<Responder>> held_;
-  std::unique_ptr<HttpServer> server_;
-};
 
 TraceConfig config(const std::string& endpoint) {
   TraceConfig out;
@@ -101,17 +32,8 @@ TraceConfig config(const std::string& endpoint) {
   return out;
 }
 
-json::value attribute(const json::object& owner, std::string_view key) {
-  for (const auto& entry : owner.at("attributes").as_array()) {
-    if (entry.at("key").as_string() == json::string_view(key.data(), key.size())) {
-      return entry.at("value");
-    }
-  }
-  return nullptr;
-}
-
 TEST(TraceExporterTest, ATreeOfSpansArrivesAsOtlpJson) {
-  Collector collector;
+  TraceCollector collector;
   {
     const auto exporter = TraceExporter::start(config(collector.endpoint()));
     ASSERT_TRUE(exporter) << exporter.error().what;
@@ -131,13 +53,15 @@ TEST(TraceExporterTest, ATreeOfSpansArrivesAsOtlpJson) {
   }
   EXPECT_EQ(collector.type(), "application/json");
   json::object resource;
-  const auto spans = collector.spans(&resource);
+  const auto spans = collector.all_spans(&resource);
   ASSERT_EQ(spans.size(), 2U);
   EXPECT_EQ(attribute(resource, "service.name"), json::parse(R"({"stringValue":"moesaic-test"})"));
   EXPECT_EQ(attribute(resource, "service.instance.id"), json::parse(R"({"stringValue":"node-1"})"));
 
-  const auto& root = spans.at("request");
-  const auto& child = spans.at("prefill");
+  const auto& child = spans[0];
+  const auto& root = spans[1];
+  EXPECT_EQ(root.at("name"), "request");
+  EXPECT_EQ(child.at("name"), "prefill");
   EXPECT_EQ(root.at("traceId"), "0af7651916cd43dd8448eb211c80319c");
   EXPECT_EQ(root.at("parentSpanId"), "b7ad6b7169203331");
   EXPECT_EQ(root.at("kind"), 2);
@@ -170,7 +94,7 @@ TEST(TraceExporterTest, ATreeOfSpansArrivesAsOtlpJson) {
 }
 
 TEST(TraceExporterTest, SpansComeWhileTheProcessRuns) {
-  Collector collector;
+  TraceCollector collector;
   const auto exporter = TraceExporter::start(config(collector.endpoint()));
   ASSERT_TRUE(exporter);
   const auto tracer = (*exporter)->tracer();
@@ -182,7 +106,7 @@ TEST(TraceExporterTest, SpansComeWhileTheProcessRuns) {
 }
 
 TEST(TraceExporterTest, ManySpansFromManyThreadsAllArrive) {
-  Collector collector;
+  TraceCollector collector;
   auto many = config(collector.endpoint());
   many.capacity = 10'000;
   {
@@ -196,7 +120,7 @@ TEST(TraceExporterTest, ManySpansFromManyThreadsAllArrive) {
     }
     for (auto& thread : threads) thread.join();
   }
-  EXPECT_EQ(collector.span_count(), 2000U);
+  EXPECT_EQ(collector.all_spans().size(), 2000U);
 }
 
 TEST(TraceExporterTest, ACollectorThatIsDownCostsSpansNotMemory) {
@@ -211,7 +135,7 @@ TEST(TraceExporterTest, ACollectorThatIsDownCostsSpansNotMemory) {
 }
 
 TEST(TraceExporterTest, ARefusedBatchIsCounted) {
-  Collector collector(503);
+  TraceCollector collector(503);
   const auto exporter = TraceExporter::start(config(collector.endpoint()));
   ASSERT_TRUE(exporter);
   (*exporter)->tracer().start_root("x", SpanKind::kServer, {}).end();
@@ -222,7 +146,7 @@ TEST(TraceExporterTest, ARefusedBatchIsCounted) {
 }
 
 TEST(TraceExporterTest, ASilentCollectorHoldsNobodyUp) {
-  Collector collector(0);
+  TraceCollector collector(0);
   auto silent = config(collector.endpoint());
   silent.timeout = 200ms;
   auto exporter = TraceExporter::start(silent);
@@ -286,7 +210,7 @@ TEST(TracerTest, OffRecordsNothingAndHandsTheContextThrough) {
 }
 
 TEST(TracerTest, ASpanEndsOnce) {
-  Collector collector;
+  TraceCollector collector;
   {
     const auto exporter = TraceExporter::start(config(collector.endpoint()));
     ASSERT_TRUE(exporter);
@@ -298,7 +222,7 @@ TEST(TracerTest, ASpanEndsOnce) {
     moved = tracer.start_root("b", SpanKind::kServer, {});
     moved = Span();
   }
-  EXPECT_EQ(collector.span_count(), 2U);
+  EXPECT_EQ(collector.all_spans().size(), 2U);
 }
 
 TEST(TraceExporterTest, RefusesWhatItCannotUse) {

@@ -10,7 +10,9 @@
 #include <mutex>
 
 #include "actors/gateway/gateway.hpp"
+#include "common/trace/exporter.hpp"
 #include "tests/support/actor_fixture.hpp"
+#include "tests/support/trace_collector.hpp"
 #include "tests/unit/actors/gateway/fake_parts.hpp"
 
 namespace moesaic {
@@ -102,7 +104,7 @@ class GatewayServiceTest : public test::ActorFixture {
     run();
   }
 
-  void make_service(std::size_t max_requests) {
+  void make_service(std::size_t max_requests, Tracer tracer = {}) {
     const auto demo = std::filesystem::path(MOESAIC_SOURCE_DIR) / "configs/models/ernie-vl-demo";
     GatewayServiceConfig setup;
     setup.model.name = "demo";
@@ -112,6 +114,7 @@ class GatewayServiceTest : public test::ActorFixture {
     setup.model.max_context = 500;
     setup.version.version = "1.2.3";
     setup.max_requests = max_requests;
+    setup.tracer = std::move(tracer);
     service = std::make_unique<GatewayService>(setup, gateway, [this] { return ready; });
     router = {};
     service->add_routes(router);
@@ -119,7 +122,8 @@ class GatewayServiceTest : public test::ActorFixture {
 
   std::shared_ptr<Client> call(const std::string& method, const std::string& path,
                                const std::string& body = "",
-                               const std::string& type = "application/json") {
+                               const std::string& type = "application/json",
+                               const std::string& traceparent = "") {
     const auto client = std::make_shared<Client>();
     auto match = router.find(method, path);
     if (!match.handler) {
@@ -127,6 +131,7 @@ class GatewayServiceTest : public test::ActorFixture {
       return client;
     }
     HttpRequest request{method, path, match.wildcard, {{"Content-Type", type}}, body, "id"};
+    if (!traceparent.empty()) request.headers.add("Traceparent", traceparent);
     (*match.handler)(std::move(request), std::make_shared<FakeResponder>(client));
     return client;
   }
@@ -349,6 +354,53 @@ TEST_F(GatewayServiceTest, TellsItsVersionAndModel) {
   EXPECT_EQ(models.at("data").at(0).at("id"), "demo");
   EXPECT_EQ(models.at("data").at(0).at("max_model_len"), 500);
   EXPECT_EQ(models.at("data").at(0).at("status"), "ready");
+}
+
+TEST_F(GatewayServiceTest, ARequestIsASpanOfTheClientsTrace) {
+  test::TraceCollector collector;
+  auto exporter = TraceExporter::start({.endpoint = collector.endpoint(), .service = "gateway"});
+  ASSERT_TRUE(exporter) << exporter.error().what;
+  make_service(8, (*exporter)->tracer());
+  const auto client =
+      call("POST", "/v1/chat/completions", R"({"messages":[{"role":"user","content":"hi"}]})",
+           "application/json", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+  client->run_one();
+  run();
+  client->run_all();
+  ASSERT_EQ(engine->requests.size(), 1U);
+  const auto& request = *engine->requests[0];
+  EXPECT_EQ(request.request_id, "id");
+  EXPECT_EQ(request.trace.trace_id[0], 0x0a);
+  EXPECT_TRUE(request.trace.sampled);
+  emit(client, ids("red"), FinishReason::kLength);
+  EXPECT_EQ(chat(R"(,"max_tokens":-1)")->answer->status, 400U);
+  service.reset();
+  exporter->reset();
+
+  const auto spans = collector.all_spans();
+  ASSERT_EQ(spans.size(), 4U);
+  const auto& prepare = spans[0];
+  const auto& root = spans[1];
+  const auto& refused = spans[3];
+  EXPECT_EQ(prepare.at("name"), "prepare");
+  EXPECT_EQ(prepare.at("parentSpanId"), root.at("spanId"));
+  EXPECT_EQ(root.at("name"), "request");
+  EXPECT_EQ(root.at("traceId"), "0af7651916cd43dd8448eb211c80319c");
+  EXPECT_EQ(root.at("parentSpanId"), "b7ad6b7169203331");
+  const auto value = [](const boost::json::object& span, std::string_view key) {
+    return boost::json::serialize(test::attribute(span, key));
+  };
+  EXPECT_EQ(value(root, "http.route"), R"({"stringValue":"/v1/chat/completions"})");
+  EXPECT_EQ(value(root, "http.response.status_code"), R"({"intValue":"200"})");
+  EXPECT_EQ(value(root, "moesaic.request.id"), R"({"stringValue":"id"})");
+  EXPECT_EQ(value(root, "gen_ai.operation.name"), R"({"stringValue":"chat"})");
+  EXPECT_EQ(value(root, "gen_ai.request.model"), R"({"stringValue":"demo"})");
+  EXPECT_EQ(value(root, "gen_ai.usage.input_tokens"),
+            R"({"intValue":")" + std::to_string(request.prompt.size()) + R"("})");
+  EXPECT_EQ(value(root, "gen_ai.response.finish_reasons"),
+            R"({"arrayValue":{"values":[{"stringValue":"length"}]}})");
+  EXPECT_EQ(value(refused, "http.response.status_code"), R"({"intValue":"400"})");
+  EXPECT_EQ(value(refused, "error.type"), R"({"stringValue":"invalid_value"})");
 }
 
 }  // namespace
