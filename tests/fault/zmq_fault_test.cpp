@@ -233,6 +233,7 @@ TEST_F(ZmqFaultTest, AHundredThousandMalformedFramesOfAnAuthenticatedPeerDoNoHar
   raw.set(zmq::sockopt::curve_publickey, ring.own().public_key);
   raw.set(zmq::sockopt::curve_secretkey, ring.own().secret_key);
   raw.connect(to_string(address_));
+  raw.send(zmq::str_buffer("MSEC-HI!"), zmq::send_flags::none);
   const auto valid = numbered(0);
   std::vector<std::byte> good(encoded_size(valid));
   encode(valid, good);

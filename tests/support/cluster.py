@@ -42,7 +42,7 @@ class Cluster:
         self.bin = pathlib.Path(bin_dir)
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="moesaic-"))
         self.carrier = carrier
-        self.settings = {"model.compute": "bf16", "engine.threads": "1", "kv.bytes": str(64 << 20), "router.dispatch": dispatch, "limits.drain_seconds": "5",
+        self.settings = {"model.compute": "bf16", "engine.threads": "1", "kv.bytes": str(256 << 20), "router.dispatch": dispatch, "limits.drain_seconds": "5",
                          **({"model.dir": str(model)} if model else {}), **(settings or {})}
         self.processes = {}
         self.commands = {}
@@ -183,6 +183,12 @@ class Cluster:
                     yield time.monotonic() - begun, json.loads(line[6:])
         finally:
             connection.close()
+
+    def place(self, file, router="router-0"):
+        """(exit status, output) of `moesaic place`."""
+        address = self.commands[router][1]["router.listen"]
+        done = subprocess.run([self.bin / "moesaic", "place", file, "--router", address, "--timeout", "60"], capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
 
     def stop(self):
         for process in self.processes.values():
