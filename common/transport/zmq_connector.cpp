@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "common/metrics/metrics.hpp"
-#include "common/transport/wire.hpp"
 
 namespace moesaic::transport {
 namespace {
@@ -52,32 +51,32 @@ void ZmqConnector::connect() {
     socket_.set(zmq::sockopt::curve_secretkey, own.secret_key);
   }
   socket_.connect(endpoint_of(address_));
+  // Waits in the queue until there is a connection.
+  socket_.send(zmq::buffer(kHi), zmq::send_flags::dontwait);
 }
 
 Result<void> ZmqConnector::send(zmq::message_t message) {
   if (!open_) return fail(Errc::kUnavailable, to_string(address_) + ": not connected");
   may_have_data = true;
-  if (socket_.send(message, zmq::send_flags::dontwait)) return {};
-  // With ZMQ_IMMEDIATE a full queue and a peer that has just gone look the same; for the latter
-  // the monitor has the news.
+  if (send_message(socket_, message)) return {};
+  catch_up(socket_);
+  if (send_message(socket_, message)) return {};
   return fail(Errc::kOverloaded, to_string(address_) + ": queue of " +
                                      std::to_string(shared_.options.limits.queue_frames) +
                                      " frames is full");
 }
 
 ZmqSource::Read ZmqConnector::read_data(CarrierEvents& events) {
-  if (!read_message(socket_, message_)) {
+  if (!message_.read(socket_, false, shared_.options.limits.max_frame_bytes)) {
     may_have_data = false;
     return Read::kNothing;
   }
   if (!open_) return Read::kDropped;
-  if (message_.parts == 1 && message_.first.to_string_view() == kBye) {
+  if (message_.is(kBye)) {
     lose(events, "the listener closed the connection", kWaitAfterBye);
     return Read::kEvent;
   }
-  auto frame = message_.parts == 1
-                   ? decode({message_.first.data<std::byte>(), message_.first.size()})
-                   : fail(Errc::kCorrupt, "more than one part");
+  auto frame = message_.frame();
   if (!frame) {
     count_malformed(shared_, peer_);
     return Read::kDropped;

@@ -2,7 +2,6 @@
 
 #include "common/base/log.hpp"
 #include "common/metrics/metrics.hpp"
-#include "common/transport/wire.hpp"
 #include "common/transport/zap.hpp"
 
 namespace moesaic::transport {
@@ -60,19 +59,26 @@ Result<void> ZmqListener::send(ConnectionId connection, zmq::message_t message,
   const auto found = routes_.find(connection);
   if (found == routes_.end()) return fail(Errc::kUnavailable, "the peer has gone");
   may_have_data = true;
-  // By hand: that the peer has gone or is full is no exception here.
-  const auto& route = found->second;
-  if (::zmq_send(socket_.handle(), route.data(), route.size(), ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0) {
-    if (errno == EAGAIN)
-      return fail(Errc::kOverloaded, "queue of " +
-                                         std::to_string(shared_.options.limits.queue_frames) +
-                                         " frames to the peer is full");
-    const auto gone = Route(route);
-    lose(gone, events, "connection lost");
-    return fail(Errc::kUnavailable, "the peer has gone");
+  bool sent = send_to(found->second, message);
+  if (!sent && errno == EAGAIN) {
+    catch_up(socket_);
+    sent = send_to(found->second, message);
   }
-  socket_.send(message, zmq::send_flags::dontwait);
-  return {};
+  if (sent) return {};
+  if (errno == EAGAIN)
+    return fail(Errc::kOverloaded, "queue of " +
+                                       std::to_string(shared_.options.limits.queue_frames) +
+                                       " frames to the peer is full");
+  lose(Route(found->second), events, "connection lost");
+  return fail(Errc::kUnavailable, "the peer has gone");
+}
+
+/// False, with errno: the peer's queue is full (EAGAIN) or it has gone.
+bool ZmqListener::send_to(const Route& route, zmq::message_t& message) {
+  // Not by zmq.hpp: that a peer is full or has gone is no exception here.
+  if (::zmq_send(socket_.handle(), route.data(), route.size(), ZMQ_SNDMORE | ZMQ_DONTWAIT) < 0)
+    return false;
+  return send_message(socket_, message);
 }
 
 void ZmqListener::close(ConnectionId connection) {
@@ -86,60 +92,56 @@ void ZmqListener::close(ConnectionId connection) {
 /// Tells the peer to leave; what still comes from it is dropped.
 void ZmqListener::dismiss(const Route& route) {
   accepted_[route].ignored = true;
-  if (::zmq_send(socket_.handle(), route.data(), route.size(), ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0)
-    socket_.send(zmq::buffer(kBye), zmq::send_flags::dontwait);
+  zmq::message_t bye(kBye);
+  static_cast<void>(send_to(route, bye));
   may_have_data = true;
 }
 
 ZmqSource::Read ZmqListener::read_data(CarrierEvents& events) {
-  if (!read_message(socket_, message_)) {
+  if (!message_.read(socket_, true, shared_.options.limits.max_frame_bytes)) {
     may_have_data = false;
     return Read::kNothing;
   }
-  route_ = message_.first.to_string_view();
+  route_ = message_.route();
   const auto known = accepted_.find(route_);
-  auto* from = known != accepted_.end() ? &known->second : accept(route_, events);
-  if (from == nullptr || from->ignored) return Read::kDropped;
-  auto frame = message_.parts == 2 ? decode({message_.last.data<std::byte>(), message_.last.size()})
-                                   : fail(Errc::kCorrupt, "more than one part");
+  if (known == accepted_.end()) {
+    return message_.is(kHi) && accept(route_, events) ? Read::kEvent : Read::kDropped;
+  }
+  const auto* from = &known->second;
+  if (from->ignored) return Read::kDropped;
+  auto frame = message_.frame();
   if (!frame) {
     count_malformed(shared_, from->peer);
-    return events.empty() ? Read::kDropped : Read::kEvent;
+    return Read::kDropped;
   }
   events.push_back({CarrierEvent::Kind::kFrame, from->connection, std::move(*frame)});
   return Read::kEvent;
 }
 
-/// The connection of a route seen for the first time; null if it is not to be heard.
-ZmqListener::Accepted* ZmqListener::accept(const Route& route, CarrierEvents& events) {
-  if (gone_.contains(route)) return nullptr;
+/// Begins the connection of a route that says hi. @return whether there are events now
+bool ZmqListener::accept(const Route& route, CarrierEvents& events) {
+  if (gone_.contains(route)) return false;
   read_monitor(events);
-  const auto descriptor = ::zmq_msg_get(message_.last.handle(), ZMQ_SRCFD);
+  const auto descriptor = message_.descriptor();
   const auto alive = descriptors_.find(descriptor);
-  if (alive == descriptors_.end() || (!alive->second.empty() && !is_newer(route, alive->second))) {
-    forget(route);
-    return nullptr;
-  }
-  if (!alive->second.empty()) lose(Route(alive->second), events, "connection lost");
-  const auto* user = ::zmq_msg_gets(message_.last.handle(), "User-Id");
+  const auto* user = message_.property("User-Id");
   const std::string peer = user != nullptr ? user : "";
   // Without its handler ZeroMQ would admit everybody; the handler's mark tells.
-  if (curve_ && peer.empty()) {
+  const bool admitted = !curve_ || !peer.empty();
+  if (!admitted || alive == descriptors_.end() ||
+      (!alive->second.empty() && !is_newer(route, alive->second))) {
     forget(route);
-    return nullptr;
+    return !events.empty();
   }
+  if (!alive->second.empty()) lose(Route(alive->second), events, "connection lost");
   descriptors_[descriptor] = route;
   auto& accepted = accepted_[route];
   accepted.descriptor = descriptor;
   accepted.peer = peer.empty() ? "unknown" : peer;
   if (routes_.size() >= shared_.options.limits.max_connections) {
-    if (const auto now = Clock::now(); now - full_told_ > kTellEvery) {
-      full_told_ = now;
-      log(LogLevel::kWarn, "transport: " + accepted.peer + " refused: " +
-                               std::to_string(routes_.size()) + " connections are the limit");
-    }
+    tell_full(accepted.peer);
     dismiss(route);
-    return &accepted;
+    return !events.empty();
   }
   accepted.connection = next_id_();
   routes_[accepted.connection] = route;
@@ -149,7 +151,15 @@ ZmqListener::Accepted* ZmqListener::accept(const Route& route, CarrierEvents& ev
                     true,
                     {},
                     peer.substr(0, peer.find('/'))});
-  return &accepted;
+  return true;
+}
+
+void ZmqListener::tell_full(const std::string& peer) {
+  const auto now = Clock::now();
+  if (now - full_told_ < kTellEvery) return;
+  full_told_ = now;
+  log(LogLevel::kWarn, "transport: " + peer + " refused: " + std::to_string(routes_.size()) +
+                           " connections are the limit");
 }
 
 void ZmqListener::read_monitor(CarrierEvents& events) {

@@ -10,7 +10,7 @@
 namespace moesaic::transport {
 
 /// Connections that others make to us: a ROUTER, bound to any number of addresses that share one
-/// kind of authentication. A connection begins with its first message; ZeroMQ tells its descriptor
+/// kind of authentication. A connection begins with a hi; ZeroMQ tells its descriptor
 /// with each message, and the monitor tells when the descriptor is closed.
 class ZmqListener final : public ZmqSource {
  public:
@@ -42,7 +42,9 @@ class ZmqListener final : public ZmqSource {
     std::string peer;      ///< label of metrics
   };
 
-  Accepted* accept(const Route& route, CarrierEvents& events);
+  bool accept(const Route& route, CarrierEvents& events);
+  void tell_full(const std::string& peer);
+  bool send_to(const Route& route, zmq::message_t& message);
   void dismiss(const Route& route);
   void lose(const Route& route, CarrierEvents& events, const char* why);
   void forget(const Route& route);

@@ -31,11 +31,14 @@ ZmqMonitor::~ZmqMonitor() {
 }
 
 std::optional<ZmqMonitor::Event> ZmqMonitor::next() {
-  ReadMessage message;
-  if (!read_message(events_, message) || message.first.size() < 6) return std::nullopt;
+  // An event is two parts: kind and value, then the address.
+  zmq::message_t what, where;
+  if (!events_.recv(what, zmq::recv_flags::dontwait) ||
+      !events_.recv(where, zmq::recv_flags::dontwait) || what.size() != 6)
+    return std::nullopt;
   Event event;
-  std::memcpy(&event.kind, message.first.data(), sizeof event.kind);
-  std::memcpy(&event.value, message.first.data<std::byte>() + 2, sizeof event.value);
+  std::memcpy(&event.kind, what.data(), sizeof event.kind);
+  std::memcpy(&event.value, what.data<std::byte>() + sizeof event.kind, sizeof event.value);
   return event;
 }
 

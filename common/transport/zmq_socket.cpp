@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "common/metrics/metrics.hpp"
-#include "common/transport/wire.hpp"
+#include "common/transport/zmq_message.hpp"
 
 namespace moesaic::transport {
 namespace {
@@ -20,14 +20,15 @@ constexpr std::int64_t kCurveOverhead = 128;
 
 void set_options(zmq::socket_t& socket, const CarrierLimits& limits) {
   namespace opt = zmq::sockopt;
-  const auto queue = static_cast<int>(limits.queue_frames);
+  const auto queue = static_cast<int>(limits.queue_frames) + 1;  // and a hi
   const auto silence = static_cast<int>(limits.heartbeat_timeout.count());
   socket.set(opt::linger, 0);
   socket.set(opt::ipv6, true);
-  socket.set(opt::immediate, true);
   socket.set(opt::sndhwm, queue);
   socket.set(opt::rcvhwm, queue);
-  socket.set(opt::maxmsgsize, static_cast<std::int64_t>(limits.max_frame_bytes) + kCurveOverhead);
+  socket.set(
+      opt::maxmsgsize,
+      static_cast<std::int64_t>(std::min(limits.max_frame_bytes, kPartBytes)) + kCurveOverhead);
   socket.set(opt::heartbeat_ivl, static_cast<int>(limits.heartbeat.count()));
   socket.set(opt::heartbeat_timeout, silence);
   socket.set(opt::heartbeat_ttl, silence);
@@ -55,28 +56,12 @@ std::string endpoint_of(const Address& address) {
   return (address.scheme == Address::Scheme::kIpc ? "ipc://" : "tcp://") + address.place;
 }
 
-Result<zmq::message_t> to_message(const Frame& frame, std::size_t max_bytes) {
-  MOESAIC_TRY(const auto size, checked_size(frame, max_bytes));
-  // Encoded into the memory that libzmq sends from: nothing is copied after this.
-  zmq::message_t message(size);
-  encode(frame, {message.data<std::byte>(), size});
-  return message;
-}
-
 void count_malformed(ZmqShared& shared, const std::string& peer) {
   ++shared.malformed;
   metrics::counter("moesaic_wire_malformed_total", {{"peer", peer}}).add();
 }
 
-bool read_message(zmq::socket_t& socket, ReadMessage& message) {
-  if (!socket.recv(message.first, zmq::recv_flags::dontwait)) return false;
-  message.parts = 1;
-  for (bool more = message.first.more(); more; ++message.parts) {
-    if (!socket.recv(message.last, zmq::recv_flags::dontwait)) return false;
-    more = message.last.more();
-  }
-  return true;
-}
+void catch_up(zmq::socket_t& socket) { static_cast<void>(socket.get(zmq::sockopt::events)); }
 
 int descriptor_of(zmq::socket_t& socket) { return static_cast<int>(socket.get(zmq::sockopt::fd)); }
 

@@ -19,9 +19,6 @@ struct ZmqShared {
   std::uint64_t monitors = 0;   ///< made so far; gives them names
 };
 
-/// From listener to connector: "I take nothing from you any more". No frame is that short.
-inline constexpr std::string_view kBye = "MSEC-BYE";
-
 /// Limits, heartbeats, time-outs: what every socket needs before it connects or binds.
 void set_options(zmq::socket_t& socket, const CarrierLimits& limits);
 
@@ -33,21 +30,12 @@ bool uses_curve(const ZmqOptions& options, const Address& address);
 
 std::string endpoint_of(const Address& address);
 
-/// The frame as one message.
-/// @errors kTooLarge
-[[nodiscard]] Result<zmq::message_t> to_message(const Frame& frame, std::size_t max_bytes);
-
 /// Counts a message that is no frame; `peer` is the label of the metric.
 void count_malformed(ZmqShared& shared, const std::string& peer);
 
-/// Reads the next message of a socket without waiting: the last part, the number of parts.
-/// @throws zmq::error_t
-struct ReadMessage {
-  zmq::message_t first;
-  zmq::message_t last;  ///< the only part if there is one
-  std::size_t parts = 0;
-};
-bool read_message(zmq::socket_t& socket, ReadMessage& message);
+/// Lets the socket see what its io thread has told it, such as room in a queue: sending does so
+/// only now and then.
+void catch_up(zmq::socket_t& socket);
 
 /// The descriptor that becomes readable when the socket may have something (edge-triggered).
 int descriptor_of(zmq::socket_t& socket);

@@ -2,6 +2,7 @@
 
 #include <deque>
 
+#include "common/transport/zmq_message.hpp"
 #include "common/transport/zmq_monitor.hpp"
 
 namespace moesaic::transport {

@@ -8,6 +8,7 @@
 
 #include "common/transport/wire.hpp"
 #include "tests/support/temp_dir.hpp"
+#include "tests/unit/transport/carrier_contract.hpp"
 
 namespace moesaic::transport {
 namespace {
@@ -227,6 +228,38 @@ TEST_F(CurveTest, TwoKeysOfOneOwnerAreValidDuringRotation) {
     EXPECT_EQ(opened->role, "decoder");
   }
 }
+
+enum class Wire { kIpc, kTcp, kCurve };
+
+class ZmqWorld final : public CarrierWorld {
+ public:
+  explicit ZmqWorld(Wire wire) : wire_(wire) {}
+  std::unique_ptr<Carrier> make(CarrierLimits limits) override {
+    // One role for all: here every carrier may be either end.
+    auto options = wire_ == Wire::kCurve ? keys_.as(keys_.router) : ZmqOptions{};
+    options.limits = limits;
+    return carrier(std::move(options));
+  }
+  Address address() override {
+    if (wire_ != Wire::kIpc) return *parse_address("tcp://127.0.0.1:0");
+    return *parse_address("ipc://" + (temp_ / (std::to_string(++last_) + ".ipc")).string());
+  }
+
+ private:
+  Wire wire_;
+  Keys keys_;
+  test::TempDir temp_;
+  int last_ = 0;
+};
+
+CarrierKind kind_of(const char* name, Wire wire) {
+  return {name, [wire] { return std::make_unique<ZmqWorld>(wire); }};
+}
+
+INSTANTIATE_TEST_SUITE_P(Zmq, CarrierContractTest,
+                         testing::Values(kind_of("Ipc", Wire::kIpc), kind_of("Tcp", Wire::kTcp),
+                                         kind_of("TcpWithCurve", Wire::kCurve)),
+                         kind_name);
 
 }  // namespace
 }  // namespace moesaic::transport
