@@ -52,6 +52,7 @@ ensure_programs() {
 
 make_keys() {
   local name owners=()
+  [[ -f $state/keys/tool-admin.secret ]] || owners+=(tool/admin) # of `moesaic place`
   for name in "${names[@]}"; do
     [[ -f $state/keys/${role_of[$name]}-$name.secret ]] || owners+=("${role_of[$name]}/$name")
   done
@@ -88,7 +89,7 @@ show_urls() {
   printf '\nAPI      %s/v1/chat/completions\nmetrics' "$gateway_url"
   for name in "${names[@]}"; do printf ' %s=%s' "$name" "$(admin_url "$name")/metrics"; done
   printf '\n\nplacement\n'
-  "$bin/moesaic" top --once --url "$(admin_url "$router")" || printf '  not known: %s does not tell it\n' "$router"
+  "$bin/moesaic" top --once --admin "$(admin_url "$router")" || printf '  not known: %s does not tell it\n' "$router"
   printf '\nTry:  curl %s/v1/chat/completions -H "Content-Type: application/json" -d '\''%s'\''\n' "$gateway_url" \
     '{"messages": [{"role": "user", "content": "What is 2 + 3?"}]}'
   [[ -z ${first_shard:-} ]] || printf 'Kill a shard while it answers:  ops/cluster.sh kill %s\n' "$first_shard"

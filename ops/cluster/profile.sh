@@ -134,10 +134,8 @@ command_of() {
     [[ ${role_of[$other]} != router ]] || endpoints+=("$other=tcp://$(address_of "$other"):$(port_of "$other" control)")
   done
   [[ ${flags[admin.host]} == 127.* ]] || flags[admin.insecure_no_auth]=yes
-  case $role in
-    router) flags[router.listen]=tcp://$(address_of "$name"):$(port_of "$name" control) ;;
-    *) flags[router.endpoints]=$(IFS=, && echo "${endpoints[*]}") ;;
-  esac
+  flags[router.endpoints]=$(IFS=, && echo "${endpoints[*]}")
+  [[ $role != router ]] || flags[router.listen]=tcp://$(address_of "$name"):$(port_of "$name" control)
   case $role in
     gateway) flags[http.port]=$(port_of "$name" http) ;;
     *) flags[transport.listen]=$(listen_of "$name") ;;

@@ -222,13 +222,12 @@ class KubernetesTest(unittest.TestCase):
 
     @each_set
     def test_members_know_where_the_router_listens(self, rendered, name):
+        routers = [f"router-{i}=tcp://router-{i}.router:{rendered.ports('router')['control']}" for i in range(rendered.sets["router"]["spec"]["replicas"])]
+        self.assertEqual(rendered.settings(name)["router.endpoints"], ",".join(routers))
         if rendered.role(name) == "router":
             self.assertEqual(rendered.environment(name)["MOESAIC_ROUTER_LISTEN"], f"tcp://$(POD_IP):{rendered.ports(name)['control']}")
             self.assertEqual(rendered.environment(name)["MOESAIC_TRANSPORT_LISTEN"], f"tcp://$(POD_IP):{rendered.ports(name)['dispatch']}")
-            return
-        routers = [f"router-{i}=tcp://router-{i}.router:{rendered.ports('router')['control']}" for i in range(rendered.sets["router"]["spec"]["replicas"])]
-        self.assertEqual(rendered.settings(name)["router.endpoints"], ",".join(routers))
-        if "data" in rendered.ports(name):
+        elif "data" in rendered.ports(name):
             self.assertEqual(rendered.environment(name)["MOESAIC_TRANSPORT_LISTEN"], f"tcp://$(POD_IP):{rendered.ports(name)['data']}")
 
     @each_set
@@ -284,6 +283,10 @@ class KubernetesTest(unittest.TestCase):
         self.assertGreaterEqual(spec["terminationGracePeriodSeconds"], drain + wait + 5)
         if rendered.role(name) == "expert-shard":
             self.assertGreater(drain, rendered.settings("decoder")["limits.drain_seconds"])
+
+    @each_overlay
+    def test_members_agree_on_the_precision(self, rendered):
+        self.assertEqual({rendered.settings(name)["model.compute"] for name in rendered.sets}, {"bf16"})
 
     @each_set
     def test_programs_know_every_setting(self, rendered, name):
