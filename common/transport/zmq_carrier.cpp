@@ -138,7 +138,7 @@ struct ZmqCarrier::Impl {
       if (got == ZmqSource::Read::kEvent) return pop();
       ++tried;
     }
-    return std::nullopt;
+    return pop();  // news of a monitor that a read asked
   }
 
   void rebuild_polled(int other) {

@@ -53,6 +53,8 @@ void ZmqConnector::connect() {
   socket_.connect(endpoint_of(address_));
   // Waits in the queue until there is a connection.
   socket_.send(zmq::buffer(kHi), zmq::send_flags::dontwait);
+  // ZeroMQ signals only to a reader that found nothing before.
+  may_have_data = true;
 }
 
 Result<void> ZmqConnector::send(zmq::message_t message) {
@@ -67,6 +69,8 @@ Result<void> ZmqConnector::send(zmq::message_t message) {
 }
 
 ZmqSource::Read ZmqConnector::read_data(CarrierEvents& events) {
+  if (!open_) read_monitor(events);  // what is read may be the first words of the peer
+  if (!has_socket()) return Read::kEvent;
   if (!message_.read(socket_, false, shared_.options.limits.max_frame_bytes)) {
     may_have_data = false;
     return Read::kNothing;

@@ -213,8 +213,8 @@ void ZmqListener::count_failure() {
   const auto now = Clock::now();
   if (now - failures_told_ < kTellEvery) return;
   failures_told_ = now;
-  log(LogLevel::kWarn, "transport: " + std::to_string(failures_) +
-                           " handshakes failed so far: unknown keys, or no peers of ours");
+  log(LogLevel::kWarn, "transport: handshakes failed so far: " + std::to_string(failures_) +
+                           " (unknown keys, or no peers of ours)");
 }
 
 }  // namespace moesaic::transport

@@ -3,9 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <functional>
-#include <thread>
+#include <zmq.hpp>
 
+#include "common/transport/endpoint.hpp"
 #include "common/transport/wire.hpp"
 #include "tests/support/temp_dir.hpp"
 #include "tests/unit/transport/carrier_contract.hpp"
@@ -227,6 +227,108 @@ TEST_F(CurveTest, TwoKeysOfOneOwnerAreValidDuringRotation) {
     ASSERT_TRUE(opened);
     EXPECT_EQ(opened->role, "decoder");
   }
+}
+
+EndpointConfig config_of(const char* role, const char* name) {
+  EndpointConfig config;
+  config.self.role = role;
+  config.self.name = name;
+  config.self.incarnation = 1;
+  return config;
+}
+
+TEST_F(CurveTest, AShardsKeyCannotPoseAsTheRouter) {
+  Endpoint decoder(config_of("decoder", "d"), carrier(keys_.as(keys_.decoder)));
+  const auto bound = decoder.listen(*parse_address("tcp://127.0.0.1:0"));
+  ASSERT_TRUE(bound) << bound.error().what;
+  Endpoint impostor(config_of("router", "r"), carrier(keys_.as(keys_.shard)));
+  ASSERT_TRUE(impostor.connect(*bound));
+  // The asked side answers while it waits.
+  std::string why;
+  for (int i = 0; i < 200 && why.empty(); ++i) {
+    const auto soon = [] { return Clock::now() + 10ms; };
+    const auto asked = decoder.receive(soon());
+    ASSERT_FALSE(asked && asked->kind == Event::Kind::kUp);
+    const auto event = impostor.receive(soon());
+    if (!event) continue;
+    ASSERT_EQ(event->kind, Event::Kind::kDown);
+    why = event->detail;
+  }
+  EXPECT_THAT(why, HasSubstr("expert-shard"));
+  EXPECT_THAT(why, HasSubstr("router"));
+}
+
+TEST(ZmqCarrierTest, MalformedFramesAreCountedAndDropped) {
+  test::TempDir temp;
+  auto listener = carrier({});
+  const auto bound = listener->listen(*parse_address("ipc://" + (temp / "a").string()));
+  ASSERT_TRUE(bound);
+  zmq::context_t context;
+  zmq::socket_t raw(context, zmq::socket_type::dealer);
+  raw.set(zmq::sockopt::linger, 0);
+  raw.connect(to_string(*bound));
+  raw.send(zmq::str_buffer("MSEC-HI!"), zmq::send_flags::none);
+  const auto frame = numbered(3);
+  std::vector<std::byte> bytes(encoded_size(frame));
+  encode(frame, bytes);
+  auto wrong = bytes;
+  wrong.back() ^= std::byte{1};
+  for (int i = 0; i < 5; ++i) raw.send(zmq::buffer(wrong), zmq::send_flags::none);
+  raw.send(zmq::buffer(bytes), zmq::send_flags::none);
+  EXPECT_EQ(next_event(*listener).kind, Kind::kOpened);
+  const auto event = next_event(*listener);
+  EXPECT_EQ(event.kind, Kind::kFrame);
+  EXPECT_EQ(event.frame.sequence, 3U);
+  EXPECT_EQ(listener->malformed(), 5U);
+}
+
+TEST(ZmqCarrierTest, ConnectionsOverTheLimitAreShownOut) {
+  test::TempDir temp;
+  ZmqOptions options;
+  options.limits.max_connections = 2;
+  auto listener = carrier(options);
+  const auto bound = listener->listen(*parse_address("ipc://" + (temp / "a").string()));
+  ASSERT_TRUE(bound);
+  auto one = carrier({}), two = carrier({}), three = carrier({});
+  for (auto* connector : {&one, &two}) {
+    ASSERT_TRUE((*connector)->connect(*bound));
+    ASSERT_TRUE(await(*listener, Kind::kOpened));
+  }
+  ASSERT_TRUE(three->connect(*bound));
+  EXPECT_FALSE(await(*listener, Kind::kOpened, 100ms));
+  const auto closed = await(*three, Kind::kClosed);
+  ASSERT_TRUE(closed);
+  EXPECT_THAT(closed->detail, HasSubstr("the listener closed"));
+  one.reset();  // makes room; the third tries again
+  EXPECT_TRUE(await(*listener, Kind::kClosed));
+  const auto deadline = Clock::now() + 3s;
+  bool opened = false;
+  while (!opened && Clock::now() < deadline) {
+    static_cast<void>(three->receive(Clock::now() + 20ms));
+    const auto event = listener->receive(Clock::now() + 20ms);
+    opened = event && event->kind == Kind::kOpened;
+  }
+  EXPECT_TRUE(opened);
+}
+
+TEST(ZmqCarrierTest, AConnectionTheListenerClosesEndsOnBothSides) {
+  test::TempDir temp;
+  auto listener = carrier({});
+  const auto bound = listener->listen(*parse_address("ipc://" + (temp / "a").string()));
+  ASSERT_TRUE(bound);
+  auto connector = carrier({});
+  const auto connection = connector->connect(*bound);
+  ASSERT_TRUE(connection);
+  ASSERT_TRUE(await(*connector, Kind::kOpened));
+  const auto accepted = await(*listener, Kind::kOpened);
+  ASSERT_TRUE(accepted);
+  ASSERT_TRUE(listener->send(accepted->connection, numbered(1)));
+  listener->close(accepted->connection);
+  EXPECT_EQ(listener->send(accepted->connection, numbered(2)).error().code, Errc::kUnavailable);
+  EXPECT_TRUE(await(*connector, Kind::kFrame));  // the last word arrives
+  EXPECT_TRUE(await(*connector, Kind::kClosed));
+  EXPECT_TRUE(await(*connector, Kind::kOpened));  // a connector tries again
+  EXPECT_TRUE(await(*listener, Kind::kOpened));
 }
 
 enum class Wire { kIpc, kTcp, kCurve };
