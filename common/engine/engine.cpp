@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "common/engine/stage_spans.hpp"
+
 namespace moesaic {
 
 Engine::Engine(const ModelConfig& config, EngineOptions options,
@@ -13,7 +15,8 @@ Engine::Engine(const ModelConfig& config, EngineOptions options,
       pool_(std::move(pool)),
       kv_(std::move(kv)),
       experts_(std::move(experts)),
-      decoder_(config, std::move(weights), compute, *kv_, *experts_, *pool_, options.micro),
+      decoder_(config, std::move(weights), compute, *kv_, *experts_, *pool_, options.micro,
+               options.tracer),
       on_events_(std::move(on_events)),
       scheduler_(options.limits),
       metrics_(options.limits, kv_->total_blocks()) {
@@ -170,7 +173,12 @@ void Engine::publish() {
 
 void Engine::end(std::uint64_t id, FinishReason reason, std::optional<Error> error,
                  TokenEvents& events) {
-  if (!scheduler_.remove(id, *kv_)) return;
+  const auto sequence = scheduler_.remove(id, *kv_);
+  if (!sequence) return;
+  const std::string_view failure = reason == FinishReason::kCancelled ? "cancelled"
+                                   : reason == FinishReason::kError   ? "error"
+                                                                      : "";
+  trace_stages(options_.tracer, *sequence, failure);
   TokenEvent event;
   event.id = id;
   event.finished = reason;
@@ -189,6 +197,7 @@ void Engine::step(TokenEvents& events) {
   batch_.clear();
   auto& context = batch_.context;
   context.number = step_number_++;
+  context.requests = static_cast<std::uint32_t>(plan.size());
   context.patience = scheduler_.earliest_deadline();
   for (const auto& assignment : plan) {
     append_rows(*assignment.sequence, assignment.first, assignment.rows, batch_);
@@ -196,7 +205,7 @@ void Engine::step(TokenEvents& events) {
       batch_.logit_rows.push_back(static_cast<std::uint32_t>(batch_.ids.size() - 1));
     const auto& request = *assignment.sequence->request;
     context.deadline = std::min(context.deadline, request.deadline);
-    if (!context.trace.sampled) context.trace = request.trace;
+    if (traces_layers(*assignment.sequence)) context.trace = request.trace;
   }
   const auto begun = std::chrono::steady_clock::now();
   metrics_.planned(plan, begun);
@@ -242,7 +251,10 @@ void Engine::draw(const std::vector<Assignment>& plan, std::span<const float> lo
     event.tokens.push_back(token);
     event.finished = sequence.finished();
     metrics_.drawn(sequence, now);
-    if (event.finished) scheduler_.remove(request.id, *kv_);  // `sequence` and `request` end here
+    if (event.finished) {
+      const auto ended = scheduler_.remove(request.id, *kv_);
+      trace_stages(options_.tracer, *ended, {});
+    }
     events.push_back(std::move(event));
   }
   const std::lock_guard lock(mutex_);

@@ -12,6 +12,7 @@
 #include "common/engine/scheduler.hpp"
 #include "common/engine/step.hpp"
 #include "common/sampling/sampler.hpp"
+#include "common/trace/tracer.hpp"
 
 namespace moesaic {
 
@@ -22,6 +23,7 @@ struct EngineOptions {
   std::uint32_t drawable_ids =
       0;  ///< ids >= this are padding and never drawn; 0: the whole vocabulary
   MicroBatching micro;
+  Tracer tracer{};
 };
 
 /// The decoder's engine: a thread of its own that turns requests into tokens, step by step, batch

@@ -17,6 +17,7 @@ namespace moesaic {
 struct StepContext {
   using Clock = std::chrono::steady_clock;
   std::uint32_t number = 0;                               ///< of the engine's steps
+  std::uint32_t requests = 1;                             ///< in the step
   Clock::time_point deadline = Clock::time_point::max();  ///< earliest of the requests in the step
   /// Earliest of all the requests the engine has: until then a missing shard is waited for.
   Clock::time_point patience = Clock::time_point::max();

@@ -40,7 +40,7 @@ Result<std::unique_ptr<Engine>> make_engine(const LoadedModel& model,
                                             Engine::OnEvents on_events) {
   MOESAIC_TRY(auto kv, make_kv_cache(model, settings));
   const EngineOptions options{settings.limits, settings.max_context, settings.drawable_ids,
-                              settings.micro};
+                              settings.micro, settings.tracer};
   return std::make_unique<Engine>(model.config, options, model.decoder, model.compute,
                                   std::move(kv), std::move(experts), model.pool,
                                   std::move(on_events));

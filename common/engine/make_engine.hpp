@@ -16,6 +16,7 @@ struct EngineSettings {
   std::uint32_t drawable_ids = 0;  ///< 0: the whole vocabulary
   SchedulerLimits limits;
   MicroBatching micro;
+  Tracer tracer{};
 };
 
 /// A cache of the configured or affordable size.

@@ -71,8 +71,10 @@ void MoeMetrics::combined(std::uint32_t layer, std::span<const std::size_t> shar
   window.imbalance->set(imbalance_ratio(work_));
 }
 
-void MoeMetrics::degraded(const std::string& reason) {
-  metrics::counter("moesaic_moe_degraded_requests_total", {{"reason", reason}}).add();
+void MoeMetrics::degraded(const StepContext& step, const std::string& reason) {
+  if (degraded_step_ == step.number) return;
+  degraded_step_ = step.number;
+  metrics::counter("moesaic_moe_degraded_requests_total", {{"reason", reason}}).add(step.requests);
 }
 
 void MoeMetrics::dropped(std::uint64_t rows) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "common/engine/expert_backend.hpp"
 #include "common/metrics/metrics.hpp"
 #include "common/model/config.hpp"
 
@@ -29,7 +30,8 @@ class MoeMetrics {
   /// A layer's tree is finished.
   /// @param shards numbers of the placement's shards
   void combined(std::uint32_t layer, std::span<const std::size_t> shards, double seconds);
-  void degraded(const std::string& reason);
+  /// A fault slowed the requests of a step; counted once per step.
+  void degraded(const StepContext& step, const std::string& reason);
   void dropped(std::uint64_t rows);
 
  private:
@@ -50,6 +52,7 @@ class MoeMetrics {
   std::vector<Layer> window_;
   metrics::Histogram combine_, skew_;
   std::vector<std::uint64_t> work_;
+  std::optional<std::uint32_t> degraded_step_;
 };
 
 }  // namespace moesaic

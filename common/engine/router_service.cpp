@@ -112,7 +112,7 @@ Result<void> RouterService::begin(transport::PeerId peer, transport::Frame frame
   if (open_.size() >= parts_.max_open)
     return fail(Errc::kOverloaded,
                 "router: " + std::to_string(open_.size()) + " layers are under way already");
-  Open open{peer, std::move(frame), {}, 0};
+  Open open{peer, std::move(frame), {}, 0, {}};
   // The rows point to the tensors' memory, which moves along with the frame.
   MOESAIC_TRY(open.rows, read_moe_rows(open.question, parts_.config, parts_.compute));
   open_.push_back(std::move(open));
@@ -122,6 +122,12 @@ Result<void> RouterService::begin(transport::PeerId peer, transport::Frame frame
   context.number = number_++;
   context.deadline = deadline_of(kept.question.budget_us);
   context.patience = Clock::now() + parts_.patience;
+  kept.span = parts_.tracer.start("dispatch", SpanKind::kServer, context.trace);
+  context.trace = kept.span.context();
+  if (kept.span.recording()) {
+    kept.span.set("moesaic.moe.layer", std::int64_t{kept.rows.step.layer});
+    kept.span.set("moesaic.moe.rows", static_cast<std::int64_t>(kept.rows.modality.size()));
+  }
   rows_ += kept.rows.modality.size();
   FanOutJob job{kept.rows.step, {}};
   dispatch_.choose(kept.rows.step, pool_, job.choices);
@@ -130,12 +136,15 @@ Result<void> RouterService::begin(transport::PeerId peer, transport::Frame frame
 }
 
 void RouterService::answer_ready() {
-  std::erase_if(open_, [&](const Open& open) {
+  std::erase_if(open_, [&](Open& open) {
     if (!fan_out_.ready(open.job)) return false;
     const auto rows = open.rows.modality.size();
     const std::size_t hidden = parts_.config.hidden;
     const auto done = fan_out_.finish(open.job, sums_.resize(rows, hidden), pool_);
-    if (!done) ++failed_;
+    if (!done) {
+      ++failed_;
+      open.span.fail("experts");
+    }
     send(open.peer, open.question.sequence,
          done ? make_moe_sums(sums_.data(), rows, hidden, parts_.compute)
               : make_failure(done.error()));

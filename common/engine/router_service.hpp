@@ -11,6 +11,7 @@
 #include "common/engine/dispatch.hpp"
 #include "common/engine/shard_fan_out.hpp"
 #include "common/engine/shard_probes.hpp"
+#include "common/trace/tracer.hpp"
 
 namespace moesaic {
 
@@ -27,6 +28,7 @@ struct RouterServiceParts {
   /// again.
   std::chrono::milliseconds patience{200};
   std::size_t max_open = 256;  ///< questions under way; more are refused
+  Tracer tracer{};
 };
 
 /// Dispatch for many decoders on a thread of its own: rows of a layer come in (kMoeRows), are
@@ -62,6 +64,7 @@ class RouterService {
     transport::Frame question;  ///< memory of the rows
     MoeRows rows;
     ShardFanOut::JobId job = 0;
+    Span span{};
   };
 
   RouterService(RouterServiceParts parts, std::unique_ptr<transport::Endpoint> endpoint);

@@ -13,6 +13,9 @@ namespace {
 
 using Kind = transport::Event::Kind;
 
+/// A shard whose queue is full is asked again after so long.
+constexpr auto kBusy = std::chrono::milliseconds(1);
+
 double seconds(ShardFanOut::Clock::duration d) { return std::chrono::duration<double>(d).count(); }
 
 }  // namespace
@@ -164,6 +167,8 @@ bool ShardFanOut::ask(Job& job, std::size_t modality, std::size_t shard_index,
   if (const auto sent = endpoint_.send(*peer, std::move(frame)); !sent) {
     job.last_failure = links_.name(question.shard) + ": " + sent.error().what;
     if (sent.error().code == Errc::kTooLarge) job.error = sent.error();
+    // Its credits come back with its next answer.
+    if (sent.error().code == Errc::kOverloaded) job.retry_at = question.sent + kBusy;
     return false;
   }
   question.modality = modality;
@@ -190,7 +195,7 @@ void ShardFanOut::handle(transport::Event event) {
     for (auto& [id, job] : jobs_) {
       for (std::size_t i = job.open.size(); i-- > 0;)
         if (job.open[i].peer == event.peer) {
-          metrics_.degraded("shard_lost");
+          metrics_.degraded(job.work.step.context, "shard_lost");
           withdraw(job, i, false, event.detail);
         }
     }
@@ -247,7 +252,7 @@ void ShardFanOut::take_answer(const transport::Frame& frame, transport::PeerId p
       const bool stale = frame.type == transport::FrameType::kStale;
       const auto why = stale ? "it serves placement " + std::to_string(frame.epoch) + " by now"
                              : read_failure(frame).what;
-      metrics_.degraded(stale ? "stale" : "shard_failed");
+      metrics_.degraded(job.work.step.context, stale ? "stale" : "shard_failed");
       withdraw(job, static_cast<std::size_t>(it - job.open.begin()), true, why);
       if (stale) refresh();
     }
@@ -321,7 +326,7 @@ void ShardFanOut::withdraw_overdue(Job& job, Clock::time_point now) {
                                                 static_cast<std::size_t>(std::countr_zero(rest))) &
                         others) != 0;
     if (!elsewhere) continue;
-    metrics_.degraded("shard_slow");
+    metrics_.degraded(job.work.step.context, "shard_slow");
     withdraw(job, i, true, "no answer in time");
   }
 }
@@ -332,6 +337,7 @@ void ShardFanOut::tick(Clock::time_point now) {
     const auto& context = job.work.step.context;
     if (now >= context.deadline || (job.stuck && now >= context.patience)) {
       job.error = unavailable(job);
+      metrics_.degraded(context, "shard_unavailable");
       metrics_.dropped(job.work.step.x.rows);
       continue;
     }

@@ -120,6 +120,8 @@ void ShardService::serve() {
     const auto& question = event->frame;
     if (question.type != FrameType::kExpertRows && question.type != FrameType::kProbe) continue;
     const auto begun = Clock::now();
+    auto span = parts_.tracer.start("experts", SpanKind::kServer, question.trace);
+    if (span.recording()) span.set("moesaic.moe.layer", std::int64_t{question.layer});
     auto frame = answer(question, scratch, pool);
     frame.sequence = question.sequence;
     frame.layer = question.layer;
@@ -127,6 +129,7 @@ void ShardService::serve() {
     frame.attempt = question.attempt;
     frame.trace = question.trace;
     const auto spent = Clock::now() - begun;
+    span.end(begun + spent);
     compute_ns_ += static_cast<std::uint64_t>(std::chrono::nanoseconds(spent).count());
     if (question.type == FrameType::kExpertRows)
       seconds.observe(std::chrono::duration<double>(spent).count());

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/model/expert_table.hpp"
+#include "common/trace/tracer.hpp"
 #include "common/transport/endpoint.hpp"
 
 namespace moesaic {
@@ -26,6 +27,7 @@ struct ShardServiceParts {
   EpochRange epochs;
   std::vector<transport::Address> listen;
   unsigned threads = 1;  ///< kernel workers, the service thread included
+  Tracer tracer{};
 };
 
 /// Answers expert frames on a thread of its own with the experts of one shard: rows in, tree nodes

@@ -25,7 +25,7 @@ AttentionShape DecoderStep::attention_shape(const ModelConfig& config, Compute c
 
 DecoderStep::DecoderStep(const ModelConfig& config, std::shared_ptr<const DecoderWeights> weights,
                          Compute compute, KvCache& kv, ExpertBackend& experts, ThreadPool& pool,
-                         MicroBatching micro)
+                         MicroBatching micro, Tracer tracer)
     : config_(config),
       weights_(std::move(weights)),
       compute_(compute),
@@ -34,7 +34,8 @@ DecoderStep::DecoderStep(const ModelConfig& config, std::shared_ptr<const Decode
       pool_(pool),
       shape_(attention_shape(config, compute)),
       rope_(config.head_dim, config.rope_theta, config.time_freqs),
-      micro_(micro) {
+      micro_(micro),
+      tracer_(std::move(tracer)) {
   halves_[1].slot = 1;
 }
 
@@ -96,6 +97,7 @@ void DecoderStep::split(const StepBatch& batch) {
     half.rows = i == 0 ? cut : rows - cut;
     half.modality = std::span(batch.modality).subspan(half.first, half.rows);
     half.parts.clear();
+    half.span = {};
     for (const auto& part : batch.parts) {
       const auto first = std::max(part.first_row, half.first);
       const auto last = std::min(part.first_row + part.rows, half.first + half.rows);
@@ -191,9 +193,16 @@ Result<void> DecoderStep::begin_feed_forward(const StepBatch& batch, Half& half,
   const std::string name = taps_ == nullptr ? std::string() : "layer." + std::to_string(layer);
   norm(weights.post_norm, half);
   tap_operand(name + ".post_norm", half.normed.view());
-  if (weights.moe)
-    MOESAIC_CHECK(
-        experts_.submit({layer, half.normed.view(), half.modality, batch.context}, half.slot));
+  if (weights.moe) {
+    auto context = batch.context;
+    half.span = tracer_.start("moe layer", SpanKind::kClient, context.trace);
+    context.trace = half.span.context();
+    if (half.span.recording()) {
+      half.span.set("moesaic.moe.layer", std::int64_t{layer});
+      half.span.set("moesaic.moe.rows", static_cast<std::int64_t>(half.rows));
+    }
+    MOESAIC_CHECK(experts_.submit({layer, half.normed.view(), half.modality, context}, half.slot));
+  }
   if (weights.ffn.gate_up.data == nullptr) return {};
   half.shared.resize(half.rows, config_.hidden);
   ffn_out_.resize(half.rows);
@@ -213,7 +222,10 @@ Result<void> DecoderStep::end_feed_forward(Half& half, std::uint32_t layer) {
     for_rows(pool_, rows,
              [&](std::size_t r) { add_to(half.shared.row(r), hidden, half.x.row(r)); });
   } else {
-    MOESAIC_CHECK(experts_.gather(branch_.resize(rows, hidden), half.slot));
+    const auto gathered = experts_.gather(branch_.resize(rows, hidden), half.slot);
+    if (!gathered) half.span.fail("experts");
+    half.span.end();
+    MOESAIC_CHECK(gathered);
     tap(name + ".routed", branch_, 0, hidden, true);
     if (weights.ffn.gate_up.data != nullptr) {
       tap(name + ".shared", half.shared, 0, hidden, true);

@@ -16,6 +16,7 @@
 #include "common/model/config.hpp"
 #include "common/model/taps.hpp"
 #include "common/model/weights.hpp"
+#include "common/trace/tracer.hpp"
 
 namespace moesaic {
 
@@ -56,7 +57,7 @@ class DecoderStep {
  public:
   DecoderStep(const ModelConfig& config, std::shared_ptr<const DecoderWeights> weights,
               Compute compute, KvCache& kv, ExpertBackend& experts, ThreadPool& pool,
-              MicroBatching micro = {});
+              MicroBatching micro = {}, Tracer tracer = {});
 
   /// Runs the batch; keys and values of its rows are in the cache afterwards.
   /// @return [logit_rows, vocab] f32, valid until the next run
@@ -78,6 +79,7 @@ class DecoderStep {
     FloatRows x;                  ///< residual stream
     FloatRows shared, cos, sin;
     OperandRows normed;  ///< what the experts read
+    Span span;           ///< of the layer's experts, if the step is traced
   };
 
   void split(const StepBatch& batch);
@@ -103,6 +105,7 @@ class DecoderStep {
   TapSink* taps_ = nullptr;
 
   MicroBatching micro_;
+  Tracer tracer_;
   std::array<Half, 2> halves_;
   std::size_t used_ = 1;  // halves of this step
   FloatRows qkv_, branch_, logits_;
