@@ -5,6 +5,7 @@
 #include "actors/supervisor/service_settings.hpp"
 #include "common/base/log.hpp"
 #include "common/base/version.hpp"
+#include "common/metrics/metrics.hpp"
 #include "common/model/fingerprint.hpp"
 
 namespace moesaic {
@@ -104,6 +105,8 @@ void ExpertShardProcess::prepare(const std::stop_token& stop,
   done.epoch = placement.epoch;
   if (epochs_.oldest == 0) epochs_.oldest = placement.epoch;
   epochs_.newest = std::max(epochs_.newest, placement.epoch);
+  auto progress = metrics::gauge("moesaic_engine_load_progress_ratio");
+  progress.set(0);
   for (std::uint32_t layer = 0; layer < placement.layers; ++layer) {
     if (stop.stop_requested()) return;
     auto table = add_layer(model_, service_->table(), placement, name, layer);
@@ -116,6 +119,7 @@ void ExpertShardProcess::prepare(const std::stop_token& stop,
     }
     service_->set_table(std::move(*table), epochs_);
     done.layers.push_back(layer);
+    progress.set(static_cast<double>(layer + 1) / placement.layers);
     // A few messages, not one a layer.
     if (done.layers.size() % 4 == 0) node_->prepared(done);
   }
