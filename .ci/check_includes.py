@@ -19,7 +19,7 @@ COMMON = {
     "model": {"tensor", "kernels"},
     "kv_cache": {"tensor", "kernels"},
     "sampling": {"tensor", "kernels"},
-    "engine": {"tensor", "kernels", "model", "kv_cache", "sampling", "transport", "cluster"},
+    "engine": {"tensor", "kernels", "model", "kv_cache", "sampling", "transport", "cluster", "trace"},
     "cluster": {"transport", "http", "tensor"},
     "chat": {"tokenizer", "http", "tensor"},
     "api": {"tokenizer", "http", "tensor"},
