@@ -67,6 +67,10 @@ TEST_P(MoeTopologyTest, NoPlacementChangesABit) {
     expect_same(rows.run(*shards.direct()), want);
     expect_same(rows.run(*shards.central({"router-0"})), want);
     EXPECT_GT(shards.router("router-0").counts().batches, 0U) << "it was not asked";
+    std::uint64_t computed = 0;
+    for (const auto& name : placement.shards)
+      for (const auto count : shards.shard(name).expert_rows()) computed += count;
+    EXPECT_EQ(computed, 2U * 37 * 5 * config.experts_per_token) << "each expert of a row once";
   }
 }
 
