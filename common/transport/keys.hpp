@@ -25,7 +25,9 @@ struct KnownKey {
 
 /// What one process knows (key_folder.hpp writes it): its own pair and whom it admits. Read from a
 /// folder:
-///   <role>-<name>.secret   mode 0600: this process's secret key (public key on the second line)
+///   <role>-<name>.secret   mode 0600: this process's secret key (public key on the second line);
+///                          0440 if it is root's and the process's group may read it, as
+///                          orchestrators do
 ///   known_keys             lines `role name public-key`, # begins a comment
 /// Immutable; thread-safe.
 class KeyRing {

@@ -1,4 +1,5 @@
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -27,7 +28,11 @@ Result<void> make_all(const KeyOptions& options) {
     const auto slash = owner.find('/');
     if (slash == std::string::npos)
       return fail(Errc::kInvalidArgument, "\"" + owner + "\": role/name expected");
-    MOESAIC_CHECK(make(options, owner.substr(0, slash), owner.substr(slash + 1)));
+    const auto role = owner.substr(0, slash), name = owner.substr(slash + 1);
+    MOESAIC_CHECK(transport::check_key_owner(role, name));
+    // So that it can be said again when there are more members, or a container starts again.
+    if (std::filesystem::exists(transport::secret_file(options.folder, role, name))) continue;
+    MOESAIC_CHECK(make(options, role, name));
   }
   return {};
 }
@@ -72,7 +77,7 @@ void add_keys(CLI::App& app, int& status) {
                   [](const KeyOptions& o) { return make(o, o.role, o.name); });
   add_owner(one);
   one->add_flag("--rotate", options->rotate, "replace the key; the old public key stays valid");
-  auto* all = add("make-all", "make a key pair for each of role/name", make_all);
+  auto* all = add("make-all", "make a key pair for each of role/name that has none", make_all);
   all->add_option("owners", options->owners, "role/name ...")->required();
   add("list", "print role, name and public key of all who are admitted", list);
   add_owner(add("retire", "end the validity of the keys before the newest", retire));

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <fstream>
 
@@ -99,6 +100,29 @@ TEST_F(KeyRingTest, ASecretOthersMayReadIsRefused) {
   ASSERT_FALSE(ring);
   EXPECT_EQ(ring.error().code, Errc::kInvalidArgument);
   EXPECT_THAT(ring.error().what, HasSubstr("0640"));
+}
+
+TEST_F(KeyRingTest, ASecretOfRootsForTheProcesssGroupIsRead) {
+  if (::geteuid() != 0) GTEST_SKIP() << "needs root, to be somebody else";
+  constexpr uid_t kUser = 12345;
+  make("gateway", "g");
+  const auto secret = folder_ / "gateway-g.secret";
+  ASSERT_EQ(::chmod(temp_.path().c_str(), 0755), 0);
+  ASSERT_EQ(::chmod(folder_.c_str(), 0755), 0);
+  const auto load_with_mode = [&](mode_t mode, gid_t group) {
+    EXPECT_EQ(::chown(secret.c_str(), 0, group), 0);
+    EXPECT_EQ(::chmod(secret.c_str(), mode), 0);
+    EXPECT_EQ(::setegid(kUser), 0);
+    EXPECT_EQ(::seteuid(kUser), 0);
+    const auto ring = KeyRing::load(folder_, "gateway", "g");
+    EXPECT_EQ(::seteuid(0), 0);
+    EXPECT_EQ(::setegid(0), 0);
+    return ring.has_value();
+  };
+  EXPECT_TRUE(load_with_mode(0440, kUser));
+  EXPECT_FALSE(load_with_mode(0460, kUser));
+  EXPECT_FALSE(load_with_mode(0444, kUser));
+  EXPECT_FALSE(load_with_mode(0444, 0));
 }
 
 TEST_F(KeyRingTest, AFolderOpenToOthersGetsNoKeys) {
