@@ -22,8 +22,8 @@ namespace moesaic::test {
 class ExpertCluster {
  public:
   /// @param model one table with all experts; outlives this
-  ExpertCluster(const LoadedModel& model, cluster::PlacementTable placement)
-      : model_(model), placement_(std::move(placement)) {
+  ExpertCluster(const LoadedModel& model, cluster::PlacementTable placement, Tracer tracer = {})
+      : model_(model), placement_(std::move(placement)), tracer_(std::move(tracer)) {
     opened_.config = model.config;
     opened_.compute = model.compute;
     for (const auto& name : placement_.shards) start_shard(name);
@@ -37,6 +37,7 @@ class ExpertCluster {
     parts.table = without_others(opened_, model_.experts.front(), placement_, name);
     parts.epochs = {placement_.epoch, placement_.epoch};
     parts.listen = {address(name)};
+    parts.tracer = tracer_;
     auto service = ShardService::start(std::move(parts), endpoint("expert-shard", name));
     ASSERT_TRUE(service) << service.error().what;
     shards_[name] = std::move(*service);
@@ -52,6 +53,7 @@ class ExpertCluster {
     parts.source = std::make_shared<TopologySource>();
     parts.source->set(topology_);
     parts.listen = {address(name)};
+    parts.tracer = tracer_;
     router_sources_[name] = parts.source;
     auto service = RouterService::start(std::move(parts), endpoint("router", name));
     ASSERT_TRUE(service) << service.error().what;
@@ -124,6 +126,7 @@ class ExpertCluster {
   const LoadedModel& model_;
   OpenedModel opened_;
   cluster::PlacementTable placement_;
+  Tracer tracer_;
   Topology topology_;
   std::shared_ptr<transport::InProcessNetwork> network_ = transport::make_in_process_network();
   std::uint32_t incarnation_ = 0;
