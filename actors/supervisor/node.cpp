@@ -88,8 +88,8 @@ Node::~Node() {
   if (admin_) admin_->stop();
 }
 
-Result<std::unique_ptr<transport::Endpoint>> Node::endpoint(
-    std::vector<std::string> accepted_roles) {
+Result<std::unique_ptr<transport::Endpoint>> Node::endpoint(std::vector<std::string> accepted_roles,
+                                                            std::uint16_t credits) {
   transport::ZmqOptions options;
   options.keys = keys_;
   options.plaintext = plaintext_;
@@ -97,6 +97,7 @@ Result<std::unique_ptr<transport::Endpoint>> Node::endpoint(
   transport::EndpointConfig config;
   config.self = identity_;
   config.accepted_roles = std::move(accepted_roles);
+  config.credits = credits;
   return std::make_unique<transport::Endpoint>(std::move(config), std::move(carrier));
 }
 

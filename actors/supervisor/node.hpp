@@ -51,8 +51,9 @@ class Node {
 
   /// An endpoint with this process's keys.
   /// @param accepted_roles who may connect to it
+  /// @param credits        questions one of them may have open
   [[nodiscard]] Result<std::unique_ptr<transport::Endpoint>> endpoint(
-      std::vector<std::string> accepted_roles);
+      std::vector<std::string> accepted_roles, std::uint16_t credits = 64);
   /// Listens on these addresses, comma-separated.
   /// @param announced  they become this member's data plane in everybody's view
   [[nodiscard]] Result<void> listen(transport::Endpoint& endpoint,

@@ -13,6 +13,7 @@
 #include "actors/supervisor/process_metrics.hpp"
 #include "common/base/log.hpp"
 #include "common/base/version.hpp"
+#include "common/config/keys.hpp"
 #include "common/kernels/isa.hpp"
 
 namespace moesaic {
@@ -82,6 +83,8 @@ int report(const Error& error) {
 void add_setting_options(CLI::App& app, std::span<const SettingSpec> keys,
                          SettingOptions& options) {
   app.add_option("--config", options.config, "YAML file of settings");
+  app.add_flag("--print-config", options.print_config,
+               "print every setting with its default as YAML, and end");
   for (const auto& spec : keys) {
     const std::string key(spec.key);
     auto names = Settings::flag_name(spec.key);
@@ -105,8 +108,12 @@ void add_setting_options(CLI::App& app, std::span<const SettingSpec> keys,
       "the YAML file (http.port).");
 }
 
-Result<void> run_service(std::span<const SettingSpec> keys, const SettingOptions& options,
-                         const StartService& start) {
+Result<void> run_service(std::string_view program, std::span<const SettingSpec> keys,
+                         const SettingOptions& options, const StartService& start) {
+  if (options.print_config) {
+    std::fputs(keys_as_yaml(keys, program).c_str(), stdout);
+    return {};
+  }
   MOESAIC_TRY(const auto settings, read_settings(keys, options));
   set_log_level(log_level(settings.text("log.level")));
   // Blocked before any thread starts, so that only the wait below sees them.
@@ -140,7 +147,7 @@ int service_main(int argc, char** argv, std::string_view name, std::string_view 
   add_setting_options(app, keys, options);
   try {
     app.parse(argc, argv);
-    const auto done = run_service(keys, options, start);
+    const auto done = run_service(name, keys, options, start);
     return done ? kExitOk : report(done.error());
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kExitOk : kExitUsage;

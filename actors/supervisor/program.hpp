@@ -41,6 +41,7 @@ using StartService = std::function<Result<std::unique_ptr<RunningService>>(const
 struct SettingOptions {
   std::string config;
   std::map<std::string, std::string> flags;
+  bool print_config = false;  ///< only write the keys as a file
 };
 
 /// Adds --config and a flag per key; short names where a key has one.
@@ -49,7 +50,8 @@ void add_setting_options(CLI::App& app, std::span<const SettingSpec> keys, Setti
 /// Reads the settings, starts the service, prints its banner, waits for SIGTERM or SIGINT, stops
 /// it; a second signal ends the process at once. systemd is told when it is ready and when it
 /// stops.
-[[nodiscard]] Result<void> run_service(std::span<const SettingSpec> keys,
+/// @param program its name, as people start it
+[[nodiscard]] Result<void> run_service(std::string_view program, std::span<const SettingSpec> keys,
                                        const SettingOptions& options, const StartService& start);
 
 /// The main function of a program that is one service.

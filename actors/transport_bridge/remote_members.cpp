@@ -74,8 +74,9 @@ void adopt(Self self, const cluster::View& view) {
 
 void came_up(Self self, const std::string& key, RemoteMember& remote) {
   log(LogLevel::kInfo, key + ": up");
-  const SendFrame send = [link = self->state.link.get(), peer = remote.peer](auto frame) {
-    return link->send(peer, std::move(frame));
+  const SendFrame send = [link = self->state.link.get(), peer = remote.peer](auto frame,
+                                                                             auto failed) {
+    return link->send(peer, std::move(frame), std::move(failed));
   };
   const auto member = std::make_shared<const Member>(remote.member);
   const auto join = [&](auto proxy) {

@@ -10,6 +10,17 @@ namespace {
 
 using transport::FrameType;
 
+/// Tells a proxy that its question was not sent, as if the service had refused it.
+template <class Self>
+std::function<void(const Error&)> refused_by_wire(Self self, std::uint64_t question) {
+  return [me = caf::actor_cast<caf::actor>(self), question](const Error& error) {
+    auto event = std::make_shared<transport::Event>();
+    event->kind = transport::Event::Kind::kFrame;
+    event->frame = transport::make_failure(error, question);
+    caf::anon_send(me, event_atom::value, LinkEventPtr(std::move(event)));
+  };
+}
+
 /// Takes the promise that waits for this answer; nothing if nobody waits any more.
 caf::response_promise take(std::map<std::uint64_t, caf::response_promise>& asked,
                            std::uint64_t sequence) {
@@ -67,14 +78,16 @@ RemoteDecoderImpl::behavior_type remote_decoder(
         auto frame = make_submit(*request, std::chrono::steady_clock::now());
         frame.sequence = state.next_question++;
         const auto question = frame.sequence;
-        if (auto sent = state.send(std::move(frame)); !sent) return to_caf(sent.error());
+        if (auto sent = state.send(std::move(frame), refused_by_wire(self, question)); !sent)
+          return to_caf(sent.error());
         state.sinks[request->id] = sink;
         state.asked_id[question] = request->id;
         return state.asked[question] = self->make_response_promise<void>();
       },
       [self](cancel_atom, std::uint64_t id) {
         // Unsent because the decoder has gone: then there is nothing to cancel.
-        if (self->state.sinks.contains(id)) static_cast<void>(self->state.send(make_cancel(id)));
+        if (self->state.sinks.contains(id))
+          static_cast<void>(self->state.send(make_cancel(id), {}));
       },
       [](status_atom) -> caf::result<EngineStatusPtr> {
         return to_caf({Errc::kUnsupported, "a remote decoder's status is in the cluster's view"});
@@ -94,7 +107,8 @@ RemoteVisionImpl::behavior_type remote_vision(
         auto frame = make_encode(*item);
         frame.sequence = self->state.next_question++;
         const auto question = frame.sequence;
-        if (auto sent = self->state.send(std::move(frame)); !sent) return to_caf(sent.error());
+        if (auto sent = self->state.send(std::move(frame), refused_by_wire(self, question)); !sent)
+          return to_caf(sent.error());
         auto promise = self->make_response_promise<VisualFeaturesPtr>();
         self->state.asked[question] = promise;
         return promise;

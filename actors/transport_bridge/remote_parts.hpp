@@ -8,8 +8,10 @@
 
 namespace moesaic {
 
-/// Sends a frame to the remote service a proxy stands for; thread-safe.
-using SendFrame = std::function<Result<void>(transport::Frame)>;
+/// Sends a frame to the remote service a proxy stands for. If it cannot be sent after all (no
+/// credit, a full queue), `failed` is told, on another thread. Thread-safe.
+using SendFrame =
+    std::function<Result<void>(transport::Frame, std::function<void(const Error&)> failed)>;
 
 using event_atom = caf::atom_constant<caf::atom("event")>;
 

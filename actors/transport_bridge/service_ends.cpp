@@ -13,11 +13,20 @@ using transport::Frame;
 using transport::FrameType;
 using transport::PeerId;
 
+/// A peer that does not take its answers is let go: what it was to hear it asks for again, here or
+/// elsewhere, while a lost answer would leave it waiting.
 template <class Self>
 void send(Self self, PeerId peer, Frame frame) {
-  // A peer that cannot be sent to has gone, or is about to be found gone: its kDown follows.
-  if (const auto sent = self->state.link->send(peer, std::move(frame)); !sent)
-    log(LogLevel::kWarn, std::string(self->state.name) + ": " + sent.error().what);
+  auto* link = self->state.link.get();
+  const auto let_go = [me = caf::actor_cast<caf::actor>(self), link, peer](const Error& error) {
+    log(LogLevel::kWarn, "a gateway does not take its answers: " + error.what);
+    static_cast<void>(link->post([peer](transport::Endpoint& endpoint) { endpoint.close(peer); }));
+    auto event = std::make_shared<Event>();
+    event->kind = Event::Kind::kDown;
+    event->peer = peer;
+    caf::anon_send(me, arrived_atom::value, LinkEventPtr(std::move(event)));
+  };
+  if (const auto sent = link->send(peer, std::move(frame), let_go); !sent) let_go(sent.error());
 }
 
 template <class Self>

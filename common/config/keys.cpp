@@ -124,4 +124,27 @@ std::string model_name(const Settings& settings, const std::string& directory) {
   return std::filesystem::path(directory + "/.").lexically_normal().parent_path().filename();
 }
 
+std::string keys_as_yaml(std::span<const SettingSpec> keys, std::string_view program) {
+  std::string yaml =
+      "# Every key of `" + std::string(program) +
+      "` with its default: --config FILE reads such a file. A key a.b_c is also the "
+      "flag --a-b-c\n# and the environment variable MOESAIC_A_B_C; flags win over the "
+      "environment, the environment over the file.\n";
+  std::string_view open;
+  for (const auto& key : keys) {
+    const auto dot = key.key.find('.');
+    const auto section = key.key.substr(0, dot);
+    if (section != open) yaml += std::string(section) + ":\n";
+    open = section;
+    yaml += "  " + std::string(key.key.substr(dot + 1)) + ": ";
+    // Quoted: a choice between yes and no is a word here, not a truth value.
+    yaml += key.kind == Kind::kInteger ? std::string(key.default_value)
+                                       : '"' + std::string(key.default_value) + '"';
+    yaml += "  # " + std::string(key.help);
+    if (!key.choices.empty()) yaml += " (" + std::string(key.choices) + ")";
+    yaml += "\n";
+  }
+  return yaml;
+}
+
 }  // namespace moesaic

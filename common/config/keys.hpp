@@ -23,4 +23,8 @@ std::vector<SettingSpec> select_keys(
 /// What clients call the model: model.name, else the name of its directory.
 std::string model_name(const Settings& settings, const std::string& directory);
 
+/// These keys with their defaults as a YAML file that `Settings::load_file` reads, each with its
+/// help as a comment.
+std::string keys_as_yaml(std::span<const SettingSpec> keys, std::string_view program);
+
 }  // namespace moesaic

@@ -9,6 +9,12 @@
 #include "common/model/fingerprint.hpp"
 
 namespace moesaic {
+namespace {
+
+/// Of one gateway, without an answer yet; it bounds its requests itself.
+constexpr std::uint16_t kOpenQuestions = 4096;
+
+}  // namespace
 
 Result<std::unique_ptr<RunningService>> DecoderService::start(const Settings& settings) {
   MOESAIC_CHECK(check_numerics(settings));
@@ -22,7 +28,7 @@ Result<void> DecoderService::load(const Settings& settings) {
   const auto options = model_options(settings);
   MOESAIC_TRY(auto hash, model_fingerprint(options.model, options.compute));
   MOESAIC_TRY(node_, Node::open(settings, "decoder", std::move(hash)));
-  MOESAIC_TRY(auto endpoint, node_->endpoint({"gateway"}));
+  MOESAIC_TRY(auto endpoint, node_->endpoint({"gateway"}, kOpenQuestions));
   MOESAIC_CHECK(node_->listen(*endpoint, settings.items("transport.listen"), true));
   MOESAIC_TRY(auto probing, node_->endpoint({}));
   prober_ = std::make_unique<ShardProber>(std::move(probing), node_->identity().host);

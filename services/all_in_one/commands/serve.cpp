@@ -13,7 +13,7 @@ void add_serve(CLI::App& app, int& status) {
   const auto options = std::make_shared<SettingOptions>();
   add_setting_options(*command, *keys, *options);
   command->callback([keys, options, &status] {
-    if (const auto done = run_service(*keys, *options, AllInOne::start); !done)
+    if (const auto done = run_service("moesaic serve", *keys, *options, AllInOne::start); !done)
       status = report(done.error());
   });
 }
