@@ -127,7 +127,7 @@ std::vector<Spec> make_list() {
       counter_of("moesaic_vision_cache_misses_total", "Images that had to be encoded."),
       // wire
       counter_of("moesaic_wire_bytes_total",
-                 "Bytes of frames sent: activations, embeddings, kv or control.",
+                 "Bytes of frames sent: activations, image_embeddings or control.",
                  {"from", "to", "kind", "crypto"}),
       counter_of("moesaic_wire_messages_total", "Frames sent.", {"from", "to", "kind", "crypto"}),
       histogram_of("moesaic_wire_rtt_seconds", "Heartbeat to a peer and back.", kHop, {"peer"}),
