@@ -221,16 +221,19 @@ class Matching {
     return too_few(file_.shards[entry]);
   }
 
-  /// Finds a shard for one more replica; entries that have one may move to another.
+  /// Finds a shard for one more replica: a free one, else one whose entry can move to another.
   bool place(std::size_t entry) {
-    for (std::size_t s = 0; s < shards_.size(); ++s) {
-      if (tried_[s] || !by_name_[s].empty() || entry_of_[s] == entry ||
-          !matches(file_.shards[entry], *shards_[s]))
-        continue;
-      tried_[s] = true;
-      if (entry_of_[s] && !place(*entry_of_[s])) continue;
-      entry_of_[s] = entry;
-      return true;
+    for (const bool take_from_others : {false, true}) {
+      for (std::size_t s = 0; s < shards_.size(); ++s) {
+        if (tried_[s] || !by_name_[s].empty() || entry_of_[s] == entry ||
+            entry_of_[s].has_value() != take_from_others ||
+            !matches(file_.shards[entry], *shards_[s]))
+          continue;
+        tried_[s] = true;
+        if (take_from_others && !place(*entry_of_[s])) continue;
+        entry_of_[s] = entry;
+        return true;
+      }
     }
     return false;
   }

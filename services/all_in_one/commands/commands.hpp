@@ -26,5 +26,7 @@ void add_doctor(CLI::App& app, int& status);
 void add_keys(CLI::App& app, int& status);
 void add_health(CLI::App& app, int& status);
 void add_place(CLI::App& app, int& status);
+void add_plan(CLI::App& app, int& status);
+void add_top(CLI::App& app, int& status);
 
 }  // namespace moesaic

@@ -125,6 +125,18 @@ TEST(PlacementResolveTest, ReplicasGoToSoManyMatchingShardsInOrderOfNames) {
   EXPECT_EQ(table->at(0, 0, 0), 0U) << "layer 0 is dense";
 }
 
+TEST(PlacementResolveTest, EntriesThatMatchTheSameShardsTakeThemInOrder) {
+  const auto table = placed(
+      "shards:\n"
+      "  - match: {tier: fast}\n    experts: [{modality: text}]\n"
+      "  - match: {tier: fast}\n    experts: [{modality: vision}]\n",
+      four_shards());
+  ASSERT_TRUE(table) << table.error().what;
+  EXPECT_EQ(table->shards, (std::vector<std::string>{"s0", "s2"}));
+  EXPECT_EQ(table->at(1, 0, 0), 1U);
+  EXPECT_EQ(table->at(1, 1, 0), 2U);
+}
+
 TEST(PlacementResolveTest, AnEntryMovesToAnotherShardSoThatAllFind) {
   // Taken in order, {node: a} would take s0, which alone is fast on node a.
   const auto table = placed(
