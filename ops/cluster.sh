@@ -89,9 +89,9 @@ show_urls() {
   printf '\nAPI      %s/v1/chat/completions\nmetrics' "$gateway_url"
   for name in "${names[@]}"; do printf ' %s=%s' "$name" "$(admin_url "$name")/metrics"; done
   printf '\n\nplacement\n'
-  "$bin/moesaic" top --once --admin "$(admin_url "$router")" || printf '  not known: %s does not tell it\n' "$router"
+  "$bin/moesaic" top --once --admin "$(admin_url "$router")" | sed '/^FROM /,$d' || printf '  not known: %s does not tell it\n' "$router"
   printf '\nTry:  curl %s/v1/chat/completions -H "Content-Type: application/json" -d '\''%s'\''\n' "$gateway_url" \
-    '{"messages": [{"role": "user", "content": "What is 2 + 3?"}]}'
+    '{"messages": [{"role": "user", "content": "Who are you?"}]}'
   [[ -z ${first_shard:-} ]] || printf 'Kill a shard while it answers:  ops/cluster.sh kill %s\n' "$first_shard"
   printf 'Logs: %s   Stop: ops/cluster.sh down\n' "$state/log"
 }

@@ -97,6 +97,8 @@ class ImageTest(unittest.TestCase):
     def setUpClass(cls):
         needs_tools("ldd", "strip", "dpkg-query")
         needs(PROGRAMS.joinpath("moesaic-decoder").is_file(), str(PROGRAMS / "moesaic-decoder"))
+        if re.search(r"lib[at]san", subprocess.run(["ldd", PROGRAMS / "moesaic"], capture_output=True, text=True).stdout):
+            raise unittest.SkipTest("a sanitizer's build is not what images hold")
         cls.folder = pathlib.Path(tempfile.mkdtemp(prefix="moesaic-image-"))
         cls.addClassCleanup(shutil.rmtree, cls.folder)
         cls.image = cls.folder / "image"
@@ -110,7 +112,7 @@ class ImageTest(unittest.TestCase):
             shutil.copytree(self.image / "common", root, symlinks=True)
             if program != "moesaic":
                 shutil.copytree(self.image / program, root, dirs_exist_ok=True)
-        return subprocess.run(["chroot", "--userspec=10001:10001", root, f"/usr/bin/{program}", *arguments],
+        return subprocess.run(["/usr/sbin/chroot", "--userspec=10001:10001", root, f"/usr/bin/{program}", *arguments],
                               env={}, capture_output=True, text=True, timeout=60)
 
     def test_every_program_starts(self):
