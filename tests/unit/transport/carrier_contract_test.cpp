@@ -41,7 +41,8 @@ bool same_tensors(const Frame& a, const Frame& b) {
   for (std::size_t i = 0; i < a.tensors.size(); ++i) {
     const auto &x = a.tensors[i], &y = b.tensors[i];
     if (x.dtype != y.dtype || x.shape != y.shape ||
-        std::memcmp(x.bytes.data(), y.bytes.data(), x.elements() * dtype_bytes(x.dtype)) != 0)
+        (x.elements() > 0 &&
+         std::memcmp(x.bytes.data(), y.bytes.data(), x.elements() * dtype_bytes(x.dtype)) != 0))
       return false;
   }
   return true;
