@@ -3,6 +3,8 @@
 #   ops/cluster.sh up              builds what is missing, starts the cluster, returns when it is ready to serve
 #   ops/cluster.sh status          pid, state and addresses of each service
 #   ops/cluster.sh down            stops it (open requests may end first) and removes what it left
+#   ops/cluster.sh top             a live view of members, experts and wires
+#   ops/cluster.sh place FILE      another placement, while it runs
 #   ops/cluster.sh kill NAME       SIGKILL, as a crash; it is started again
 #   ops/cluster.sh freeze|thaw NAME  SIGSTOP, SIGCONT
 #   ops/cluster.sh cut|mend NODE   takes a node's network away, gives it back (namespaces only)
@@ -23,7 +25,7 @@ source "$root/ops/cluster/network.sh"
 # shellcheck source-path=SCRIPTDIR source=cluster/processes.sh
 source "$root/ops/cluster/processes.sh"
 
-usage() { fail "usage: ops/cluster.sh up|status|down|kill NAME|freeze NAME|thaw NAME|cut NODE|mend NODE"; }
+usage() { fail "usage: ops/cluster.sh up|status|down|top|place FILE|kill NAME|freeze NAME|thaw NAME|cut NODE|mend NODE"; }
 
 state=$(realpath -m "${STATE:-$root/build/cluster}")
 bin=$(realpath -m "${BIN:-$root/build/release/bin}")
@@ -92,6 +94,7 @@ show_urls() {
   "$bin/moesaic" top --once --admin "$(admin_url "$router")" | sed '/^FROM /,$d' || printf '  not known: %s does not tell it\n' "$router"
   printf '\nTry:  curl %s/v1/chat/completions -H "Content-Type: application/json" -d '\''%s'\''\n' "$gateway_url" \
     '{"messages": [{"role": "user", "content": "Who are you?"}]}'
+  printf 'Watch it: ops/cluster.sh top\n'
   [[ -z ${first_shard:-} ]] || printf 'Kill a shard while it answers:  ops/cluster.sh kill %s\n' "$first_shard"
   printf 'Logs: %s   Stop: ops/cluster.sh down\n' "$state/log"
 }
@@ -180,6 +183,15 @@ case ${1:-} in
     stop_all
     ;;
   status) status || exit 1 ;;
+  top)
+    recall || fail "no cluster is up in $state"
+    exec "$bin/moesaic" top --admin "$(admin_url "$router")" "${@:2}"
+    ;;
+  place)
+    (($# == 2)) || usage
+    recall || fail "no cluster is up in $state"
+    exec "$bin/moesaic" place "$2" --router "tcp://$(address_of "$router"):$(port_of "$router" control)" --keys "$state/keys"
+    ;;
   kill | freeze | thaw)
     (($# == 2)) || usage
     case $1 in

@@ -49,7 +49,7 @@ class LoopbackTest(unittest.TestCase):
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)["choices"][0]["message"]["content"]
 
-    def test_it_serves_and_goes_on_when_a_shard_is_killed(self):
+    def test_it_serves_and_goes_on_when_a_shard_is_killed_and_when_experts_move(self):
         status, output = self.run_script("up")
         self.assertEqual(status, 0, output)
         self.url = re.search(r"http://127\.0\.0\.1:\d+(?=/v1)", output).group()
@@ -66,6 +66,15 @@ class LoopbackTest(unittest.TestCase):
             self.assertLess(time.monotonic(), deadline, found[1])
             time.sleep(0.2)
         self.assertRegex(found[1], r"shard-0 +\d+ +ready +1 ")
+        # The experts change places, and so do not the tokens.
+        placement = (SOURCE / "configs/profiles/cluster_placement.yaml").read_text()
+        swapped = placement.replace("epoch: 1", "epoch: 2").replace("low", "x").replace("high", "low").replace("group: x", "group: high")
+        (pathlib.Path(self.state) / "swapped.yaml").write_text(swapped)
+        status, output = self.run_script("place", f"{self.state}/swapped.yaml")
+        self.assertEqual(status, 0, output)
+        while not re.search(r"shard-0 +ready.*text 8-15", (seen := self.run_script("top", "--once")[1])):
+            self.assertLess(time.monotonic(), deadline, seen)
+        self.assertEqual(self.ask(), CASE["greedy_text"])
         self.assertEqual(self.run_script("down")[0], 0)
 
 
