@@ -88,9 +88,11 @@ Result<void> DecoderService::join(const Settings& settings) {
   NodeMember member;
   member.not_ready = [prober = prober_.get()] { return prober->missing(); };
   member.adopted = [topology = topology_] { return topology->reach().adopted; };
-  member.on_view = [this](std::shared_ptr<const cluster::View> view) {
-    topology_->set(topology_of(*view, node_->identity().host));
-    prober_->set_view(std::move(view));
+  // By value: views still come while the node is being destroyed.
+  member.on_view = [host = node_->identity().host, topology = topology_,
+                    prober = prober_.get()](std::shared_ptr<const cluster::View> view) {
+    topology->set(topology_of(*view, host));
+    prober->set_view(std::move(view));
   };
   // Gateways see it in their view and give new requests to others.
   member.load = [] { return cluster::Load{}; };

@@ -118,9 +118,11 @@ Result<void> RouterProcess::join(const Settings& settings) {
     load.rows = counts.rows;
     return load;
   };
-  member.on_view = [this](std::shared_ptr<const cluster::View> view) {
-    topology_->set(topology_of(*view, node_->identity().host));
-    prober_->set_view(std::move(view));
+  // By value: views still come while the node is being destroyed.
+  member.on_view = [host = node_->identity().host, topology = topology_,
+                    prober = prober_.get()](std::shared_ptr<const cluster::View> view) {
+    topology->set(topology_of(*view, host));
+    prober->set_view(std::move(view));
   };
   MOESAIC_CHECK(node_->join(settings, std::move(member)));
   banner_ += node_->describe();

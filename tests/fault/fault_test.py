@@ -78,14 +78,14 @@ class FaultTest(unittest.TestCase):
             self.assertLess(pause, 0.3, f"the stream paused {pause:.3f} s (undisturbed {calm_pause:.3f} s)")
 
     def test_two_hundred_running_requests_survive_the_kill_of_a_shard(self):
-        long = [{**question, "ignore_eos": True, "max_completion_tokens": 100} for question in self.questions]
+        long = [{**question, "ignore_eos": True, "max_completion_tokens": 200} for question in self.questions]
         expected = answers_of_one_process(BIN, long)
         with Cluster(BIN, **TWO_GROUPS, replicas=2, settings={"engine.max_running": "256"}) as cluster:
-            killer = threading.Timer(1.5, lambda: cluster.kill("shard-1"))
+            killer = threading.Timer(0.8, lambda: cluster.kill("shard-1"))
             killer.start()
             begun = time.monotonic()
             answers = at_once([lambda q=q: cluster.chat(q) for q in long * 13], workers=208)
-            self.assertGreater(time.monotonic() - begun, 2, "they ended before the kill")
+            self.assertGreater(time.monotonic() - begun, 1.5, "they ended before the kill")
             killer.join()
             self.assertEqual([answer for status, answer in answers if status != 200], [])
             self.assertEqual([text_of(answer) for _, answer in answers], expected * 13)
@@ -208,11 +208,12 @@ class ReadinessTest(unittest.TestCase):
                     self.assertIn(role, cluster.admin_get(name, "/ready"))
 
     def test_sigterm_ends_every_service_with_status_0(self):
-        with Cluster(BIN, **TWO_GROUPS) as cluster:
-            for process in cluster.processes.values():
-                process.terminate()
-            statuses = {name: process.wait(20) for name, process in cluster.processes.items()}
-        self.assertEqual(statuses, {name: 0 for name in statuses})
+        for attempt in range(5):
+            with self.subTest(attempt), Cluster(BIN, **TWO_GROUPS) as cluster:
+                for process in cluster.processes.values():
+                    process.terminate()
+                statuses = {name: process.wait(20) for name, process in cluster.processes.items()}
+                self.assertEqual(statuses, {name: 0 for name in statuses})
 
 
 if __name__ == "__main__":
