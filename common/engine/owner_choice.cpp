@@ -9,26 +9,32 @@ using cluster::ShardSet;
 
 constexpr ShardSet kOne = 1;
 
-/// The member of `among` that covers most of `left`; among equals the least loaded, then the first
-/// from `rotation` on.
+/// Spreads consecutive numbers: steps of any length visit all replicas.
+std::uint32_t mixed(std::uint32_t number) { return (number * 2654435761U) >> 16U; }
+
+/// The member of `among` that covers most of `left`; among equals the least loaded, and among those
+/// another one with each `rotation`.
 std::size_t best_of(ShardSet among, std::uint64_t left, std::span<const ShardSet> owners,
                     std::span<const std::uint64_t> load, std::uint32_t rotation) {
-  const auto shards = load.size();
-  std::size_t best = shards;
+  ShardSet best = 0;
   int best_covers = -1;
-  for (std::size_t i = 0; i < shards; ++i) {
-    const auto shard = (i + rotation) % shards;
+  std::uint64_t best_load = 0;
+  for (std::size_t shard = 0; shard < load.size(); ++shard) {
     if ((among & (kOne << shard)) == 0) continue;
     int covers = 0;
     for (auto rest = left; rest != 0; rest &= rest - 1)
       covers +=
           static_cast<int>(owners[static_cast<std::size_t>(std::countr_zero(rest))] >> shard & 1U);
-    if (covers > best_covers || (covers == best_covers && load[shard] < load[best])) {
-      best = shard;
-      best_covers = covers;
-    }
+    const bool better = covers > best_covers || (covers == best_covers && load[shard] < best_load);
+    if (!better && (covers != best_covers || load[shard] != best_load)) continue;
+    if (better) best = 0;
+    best |= kOne << shard;
+    best_covers = covers;
+    best_load = load[shard];
   }
-  return best;
+  for (auto skip = mixed(rotation) % static_cast<unsigned>(std::popcount(best)); skip > 0; --skip)
+    best &= best - 1;
+  return static_cast<std::size_t>(std::countr_zero(best));
 }
 
 }  // namespace

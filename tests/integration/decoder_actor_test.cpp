@@ -2,8 +2,8 @@
 
 #include "actors/contracts/errors.hpp"
 #include "actors/decoder/decoder.hpp"
-#include "services/all_in_one/experts.hpp"
 #include "common/engine/make_engine.hpp"
+#include "services/all_in_one/experts.hpp"
 
 namespace moesaic::test {
 
@@ -77,12 +77,12 @@ class DecoderActorTest : public testing::Test {
     EngineSettings settings;
     settings.max_context = 1024;
     settings.kv_bytes = std::size_t{32} << 20;
-    decoder_ = system_.spawn(
-        moesaic::decoder, EngineFactory([&, model](Engine::OnEvents on_events) {
-          return std::move(*make_engine(model, settings,
-                                        std::move(wire_experts(model, false)->backend),
-                                        std::move(on_events)));
-        }));
+    decoder_ =
+        system_.spawn(moesaic::decoder, EngineFactory([&, model](Engine::OnEvents on_events) {
+                        return std::move(*make_engine(
+                            model, settings, std::move(wire_experts(model, false)->backend),
+                            std::move(on_events)));
+                      }));
     sink_ = system_.spawn(sink_behavior);
     // Make sure that the factory has run while `settings` is here.
     EXPECT_EQ(status().running, 0U);

@@ -4,12 +4,12 @@
 #include <cmath>
 #include <set>
 
+#include "common/base/machine.hpp"
 #include "common/engine/local_experts.hpp"
 #include "common/engine/sequence.hpp"
 #include "common/kernels/isa.hpp"
 #include "common/model/vision_tower.hpp"
 #include "services/all_in_one/bench/ceiling.hpp"
-#include "common/base/machine.hpp"
 
 namespace moesaic {
 namespace {

@@ -53,6 +53,20 @@ TEST(OwnerChoiceTest, SingleRowsMoveFromShardToShardWithTheRotation) {
   EXPECT_NE(choose(both, 0b11, {1}, 2, 0).asked, choose(both, 0b11, {1}, 2, 1).asked);
 }
 
+// Rotation once advanced by the layers of a step: with an even number of them one replica did it
+// all.
+TEST(OwnerChoiceTest, ReplicasShareSingleRowsWhateverTheStride) {
+  const std::vector<cluster::ShardSet> owners = {0b0011, 0b1100};
+  for (const std::uint32_t stride : {1U, 2U, 4U, 5U, 27U, 28U}) {
+    std::vector<int> asked(4, 0);
+    for (std::uint32_t step = 0; step < 1000; ++step) {
+      const auto c = choose(owners, 0b1111, {0b11}, 4, step * stride);
+      for (std::size_t shard = 0; shard < 4; ++shard) asked[shard] += c.asked[shard] != 0 ? 1 : 0;
+    }
+    for (const auto times : asked) EXPECT_NEAR(times, 500, 100) << stride;
+  }
+}
+
 TEST(OwnerChoiceTest, AReplicaIsAskedOnAShardTheRowVisitsAnyway) {
   // Expert 0 on shards 0 and 1, expert 1 on shard 1 alone.
   const auto c = choose({0b11, 0b10}, 0b11, {0b11}, 2);
