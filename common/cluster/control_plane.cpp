@@ -135,6 +135,7 @@ struct ControlPlane::Impl {
   Result<PlacementTable> target(const PlacementFile* from) const;
   Result<void> can_change() const;
   bool wants_change();
+  bool outdated() const;
   void plan(Clock::time_point now);
   Result<void> change(Clock::time_point now);
   Result<PlacementSwitch> rehearse(const PlacementTable& next) const;
@@ -330,10 +331,20 @@ Result<void> ControlPlane::Impl::can_change() const {
   return {};
 }
 
+/// A shard works by a newer placement than the one in force and refuses ours: it was away when
+/// this leader numbered on.
+bool ControlPlane::Impl::outdated() const {
+  const auto& all = members.all();
+  return std::any_of(all.begin(), all.end(), [&](const auto& item) {
+    return item.first.first == "expert-shard" && item.second.state.alive &&
+           item.second.state.load.epoch > placement.in_force().epoch;
+  });
+}
+
 /// Something speaks for another placement than the one in force.
 bool ControlPlane::Impl::wants_change() {
   const auto& now = placement.in_force();
-  if (now.epoch == 0 || file_pending) return true;
+  if (now.epoch == 0 || file_pending || outdated()) return true;
   for (const auto& name : now.shards) {
     const auto* entry = members.find("expert-shard", name);
     if (entry == nullptr || entry->state.load.draining) return true;
@@ -397,7 +408,7 @@ Result<PlacementSwitch> ControlPlane::Impl::rehearse(const PlacementTable& next)
 Result<void> ControlPlane::Impl::begin(PlacementTable next, Clock::time_point now) {
   const auto& old = placement.in_force();
   file_pending = false;
-  if (next.shards == old.shards && next.owners == old.owners) {
+  if (next.shards == old.shards && next.owners == old.owners && !outdated()) {
     end_ask({});
     return {};
   }

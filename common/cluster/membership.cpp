@@ -9,6 +9,12 @@ namespace moesaic::cluster {
 
 using transport::FrameType;
 
+namespace {
+
+constexpr std::size_t kAskedKept = 4;
+
+}  // namespace
+
 Membership::Membership(Member self, Options options, Callbacks callbacks)
     : self_(std::move(self)), options_(std::move(options)), callbacks_(std::move(callbacks)) {}
 
@@ -66,15 +72,18 @@ void Membership::take(transport::PeerId peer, Router& router, const transport::F
     case FrameType::kPrepare: {
       const auto prepare = transport::read_message<Prepare>(frame);
       if (!prepare || !callbacks_.on_prepare) return;
-      prepare_from_[prepare->placement.epoch] = peer;
-      if (prepare_from_.size() > 2) prepare_from_.erase(prepare_from_.begin());
+      if (epoch_ == 0) epoch_ = prepare->placement.epoch;
+      asked_.emplace_back(prepare->placement.epoch, peer);
+      if (asked_.size() > kAskedKept) asked_.pop_front();
       callbacks_.on_prepare(prepare->placement);
       return;
     }
     case FrameType::kRelease:
       if (const auto release = transport::read_message<Release>(frame);
-          release && callbacks_.on_release)
+          release && callbacks_.on_release) {
+        epoch_ = std::max(epoch_, release->placement.epoch);
         callbacks_.on_release(release->placement);
+      }
       return;
     case FrameType::kDrain:
       if (callbacks_.on_drain) callbacks_.on_drain();
@@ -97,6 +106,7 @@ void Membership::take_view(transport::PeerId peer, View view) {
     }
     if (view.placement.epoch == 0) view.placement = view_->placement;
   }
+  epoch_ = std::max(epoch_, view.placement.epoch);
   view_from_ = peer;
   view_ = std::make_shared<const View>(std::move(view));
   if (callbacks_.on_view) callbacks_.on_view(view_);
@@ -109,9 +119,11 @@ void Membership::tick(Clock::time_point now) {
   if (now < next_heartbeat_ && !load_urgent_) return;
   next_heartbeat_ = now + options_.heartbeat;
   load_urgent_ = false;
+  auto load = load_;
+  if (load.epoch == 0) load.epoch = epoch_;
   for (const auto& [peer, router] : routers_) {
     if (router.leased)
-      callbacks_.send(peer, transport::make_message(FrameType::kHeartbeat, load_));
+      callbacks_.send(peer, transport::make_message(FrameType::kHeartbeat, load));
     else
       send_register(peer);
   }
@@ -128,8 +140,9 @@ void Membership::set_member(Member self) {
 }
 
 void Membership::prepared(Prepared prepared) {
-  const auto asked = prepare_from_.find(prepared.epoch);
-  if (asked == prepare_from_.end() || !routers_.contains(asked->second)) return;
+  const auto asked = std::find_if(asked_.rbegin(), asked_.rend(),
+                                  [&](const auto& item) { return item.first == prepared.epoch; });
+  if (asked == asked_.rend() || !routers_.contains(asked->second)) return;
   callbacks_.send(asked->second, transport::make_message(FrameType::kPrepared, prepared));
 }
 

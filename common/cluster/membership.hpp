@@ -2,10 +2,12 @@
 
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "common/cluster/messages.hpp"
 #include "common/cluster/view.hpp"
@@ -53,7 +55,8 @@ class Membership {
   void on_event(const transport::Event& event, Clock::time_point now);
   void tick(Clock::time_point now);
 
-  /// What the next heartbeat says. A change of `ready` or `draining` is told with the next tick.
+  /// What the next heartbeat says; `epoch` is filled in if it is 0. A change of `ready` or
+  /// `draining` is told with the next tick.
   void set_load(Load load);
   /// Changes what the member tells of itself (addresses known only later); registers again.
   void set_member(Member self);
@@ -95,8 +98,10 @@ class Membership {
   std::map<transport::PeerId, Router> routers_;  ///< those whose connection stands
   std::shared_ptr<const View> view_;
   transport::PeerId view_from_ = 0;
-  std::uint64_t adopted_ = 0;                                ///< version of a view; 0: none
-  std::map<std::uint32_t, transport::PeerId> prepare_from_;  ///< epoch: who asked; the last two
+  std::uint64_t adopted_ = 0;  ///< version of a view; 0: none
+  std::deque<std::pair<std::uint32_t, transport::PeerId>>
+      asked_;                ///< epochs of kPrepare and who asked; the last few
+  std::uint32_t epoch_ = 0;  ///< told with heartbeats, so that a new leader numbers on from there
   bool leader_lost_ = true;
 };
 

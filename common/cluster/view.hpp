@@ -55,7 +55,7 @@ struct Load {
   std::uint64_t kv_blocks_total = 0;
   std::uint64_t rows = 0;            ///< expert rows computed since start
   std::uint64_t resident_bytes = 0;  ///< weights held
-  std::uint32_t epoch = 0;           ///< placement in use
+  std::uint32_t epoch = 0;           ///< newest placement it works by
   std::string detail;                ///< why not ready
 };
 

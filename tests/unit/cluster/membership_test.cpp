@@ -186,6 +186,26 @@ TEST_F(MembershipTest, AnswersWhoAskedAndOnlyOncePerVersion) {
   EXPECT_THAT(sent, ElementsAre(Sent{1, FrameType::kAdopted}));
 }
 
+TEST_F(MembershipTest, HeartbeatsTellTheNewestPlacementSoThatANewLeaderNumbersOn) {
+  up(1);
+  lease(1, true);
+  view(1, 1, 5, 7);
+  tick(milliseconds(200));
+  EXPECT_EQ(transport::read_message<Load>(frames.back())->epoch, 7U);
+}
+
+TEST_F(MembershipTest, ALeaderThatNumbersFromOneAgainIsAnswered) {
+  up(1);
+  Prepare prepare;
+  for (const auto epoch : {6U, 7U, 8U, 9U, 1U}) {
+    prepare.placement.epoch = epoch;
+    receive(1, make_message(FrameType::kPrepare, prepare));
+  }
+  sent.clear();
+  membership.prepared({1, {1, 2}, ""});
+  EXPECT_THAT(sent, ElementsAre(Sent{1, FrameType::kPrepared}));
+}
+
 TEST_F(MembershipTest, MalformedFramesChangeNothing) {
   up(1);
   Frame frame;

@@ -224,6 +224,32 @@ TEST_F(PlacementChangeTest, ARestartedRouterRebuildsThePlacementWhileTheOldOneSe
   EXPECT_EQ(cluster.view().placement.shards.size(), 4U) << "what was placed by hand is soft state";
 }
 
+TEST_F(PlacementChangeTest, AShardThatComesFromANewerPlacementIsCaughtUpWith) {
+  SimulatedCluster cluster;
+  start_all(cluster, 2);
+  for (unsigned i = 0; i < 3; ++i) {
+    cluster.ask(place(halves("s0", "s1", i)));
+    ASSERT_TRUE(answered(cluster, i + 1));
+  }
+  // All but s1, which nobody can reach, start anew: numbers begin at 1.
+  cluster.kill_router();
+  cluster.kill("s0");
+  cluster.kill("d0");
+  cluster.kill("d1");
+  cluster.cut("s1");
+  cluster.start_router();
+  cluster.start("expert-shard", "s0");
+  cluster.start("decoder", "d0");
+  cluster.start("decoder", "d1");
+  cluster.run(seconds(4));
+  EXPECT_EQ(cluster.view().placement.epoch, 1U);
+  cluster.mend("s1");
+  EXPECT_TRUE(cluster.run_until(
+      [&] { return cluster.view().placement.epoch > 4 && cluster.view().ready; }));
+  cluster.run(seconds(1));
+  expect_served(cluster, seconds(1));
+}
+
 TEST_F(PlacementChangeTest, ANewShardWithoutAFileTakesItsShare) {
   SimulatedCluster cluster;
   start_all(cluster, 2);

@@ -96,6 +96,7 @@ void SimulatedCluster::start(const std::string& role, const std::string& name,
     process.taking_up.emplace_back(now + milliseconds(30), told);
   };
   callbacks.on_prepare = [this, &process](const PlacementTable& table) {
+    if (process.oldest == 0) process.oldest = table.epoch;
     process.loading = table;
     process.next_layer = 0;
     process.loaded.clear();
@@ -103,6 +104,7 @@ void SimulatedCluster::start(const std::string& role, const std::string& name,
   };
   callbacks.on_release = [&process](const PlacementTable& table) {
     process.loading.reset();
+    process.oldest = table.epoch;
     process.experts = part_of(table, process.member.name);
   };
   process.membership = std::make_unique<Membership>(member, Membership::Options{}, callbacks);
@@ -278,6 +280,7 @@ std::vector<SimulatedCluster::Expert> SimulatedCluster::unserved(
              used && used->placement.epoch > 0 && s < used->placement.shards.size(); ++s) {
           const auto& shard = processes_.at(used->placement.shards[s]);
           served = served || ((used->placement.at(layer, pool, e) >> s & 1) != 0 && shard.alive &&
+                              used->placement.epoch >= shard.oldest &&
                               shard.experts.contains({layer, pool, e}));
         }
         if (!served) missing.emplace_back(layer, pool, e);

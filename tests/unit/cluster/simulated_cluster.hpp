@@ -68,6 +68,7 @@ class SimulatedCluster {
     bool alive = false;
     bool cut = false;
     std::set<Expert> experts;
+    std::uint32_t oldest = 0;  ///< a shard: questions of older epochs are stale
     // A shard: what it is loading, and when the next layer is there.
     std::optional<PlacementTable> loading;
     std::uint32_t next_layer = 0;
