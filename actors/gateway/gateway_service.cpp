@@ -13,6 +13,7 @@
 #include "actors/gateway/work_queue.hpp"
 #include "common/api/chat_request.hpp"
 #include "common/api/completion_request.hpp"
+#include "common/base/log.hpp"
 #include "common/http/metrics_route.hpp"
 
 namespace moesaic {
@@ -184,7 +185,10 @@ class GatewayService::Impl : public std::enable_shared_from_this<Impl> {
     if (error.code == Errc::kOverloaded) return overloaded();
     const bool stopping = ready_() == ReadyState::kDraining;
     if (error.code == Errc::kUnavailable && stopping) return draining();
-    return moesaic::to_api_error(error);
+    auto told = moesaic::to_api_error(error);
+    // The client learns nothing of it: the operator must.
+    if (told.code == ApiCode::kInternalError) log(LogLevel::kError, "internal: " + error.what);
+    return told;
   }
 
   static void refuse(Responder& responder, Span& span, const ApiError& error) {
