@@ -7,18 +7,23 @@
 
 namespace moesaic {
 
-/// Frees what AlignedBuffer took: mapped bytes, or 0 for heap memory.
+/// Gives back what AlignedBuffer took: mapped bytes, or a block of the heap.
 struct AlignedRelease {
-  std::size_t mapped_bytes = 0;
+  std::size_t bytes = 0;
+  bool mapped = false;
   void operator()(std::byte* p) const;
 };
 
 /// Zeroed memory aligned to 64 bytes (2 MiB and huge-page advised from 4 MiB up). Move-only owner.
+/// Blocks up to 64 KiB are kept by the thread that frees them, a few of each size, and used again:
+/// frames of a step come and go hundreds of times.
 /// @errors throws std::bad_alloc
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;
   explicit AlignedBuffer(std::size_t bytes);
+  /// The same without the zeros: the caller writes every byte.
+  static AlignedBuffer uninitialized(std::size_t bytes);
   AlignedBuffer(AlignedBuffer&& other) noexcept
       : data_(std::move(other.data_)), bytes_(std::exchange(other.bytes_, 0)) {}
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <cstdint>
 
 namespace moesaic {
@@ -14,7 +15,8 @@ struct TraceContext {
 
   /// All zeros mean that there is no trace.
   bool valid() const {
-    return trace_id != std::array<std::uint8_t, 16>{} && span_id != std::array<std::uint8_t, 8>{};
+    const auto trace = std::bit_cast<std::array<std::uint64_t, 2>>(trace_id);
+    return (trace[0] | trace[1]) != 0 && std::bit_cast<std::uint64_t>(span_id) != 0;
   }
   bool operator==(const TraceContext&) const = default;
 };

@@ -111,7 +111,9 @@ std::uint32_t crc32c_table(std::span<const std::byte> bytes, std::uint32_t crc) 
 bool crc32c_has_instruction() { return __builtin_cpu_supports("sse4.2") != 0; }
 
 std::uint32_t crc32c(std::span<const std::byte> bytes, std::uint32_t crc) {
-  static const auto best = crc32c_has_instruction() ? crc32c_sse42 : crc32c_table;
+  static const auto best = crc32c_has_vpclmul()       ? crc32c_vpclmul
+                           : crc32c_has_instruction() ? crc32c_sse42
+                                                      : crc32c_table;
   return best(bytes, crc);
 }
 

@@ -88,14 +88,14 @@ struct Endpoint::Impl {
   std::unique_ptr<Carrier> carrier;
   PeerId last_peer = 0;
   std::unordered_map<ConnectionId, Peer> peers;
-  std::unordered_map<PeerId, ConnectionId> connections;
+  std::unordered_map<PeerId, Peer*> by_id;  // into `peers`, which keeps its elements in place
   std::unordered_map<std::uint64_t, std::uint32_t> incarnations;  // the highest seen, by identity
   std::deque<Event> events;  // made while something else was handled
   Clock::time_point next_timer = kNever;
 
   Peer* find(PeerId id) {
-    const auto it = connections.find(id);
-    return it == connections.end() ? nullptr : &peers.at(it->second);
+    const auto it = by_id.find(id);
+    return it == by_id.end() ? nullptr : it->second;
   }
 
   Result<void> send(ConnectionId connection, Frame frame) {
@@ -129,7 +129,7 @@ struct Endpoint::Impl {
     peer.metrics.reset();
     peer.told.clear();
     if (!peer.connector) {
-      connections.erase(peer.id);
+      by_id.erase(peer.id);
       peer.id = 0;
     }
   }
@@ -156,13 +156,14 @@ struct Endpoint::Impl {
   void come_up(Peer& peer, Hello hello) {
     peer.state = Peer::State::kUp;
     peer.timer = kNever;
+    find_next_timer();
     peer.told.clear();
     peer.credits = hello.credits;
     peer.identity = std::move(hello.identity);
     peer.identity_id = peer.identity.id();
     if (!peer.connector) {
       peer.id = ++last_peer;
-      connections[peer.id] = peer.connection;
+      by_id[peer.id] = &peer;
     }
     if (incarnations.size() >= kMaxIdentities) forget_identities();
     auto& highest = incarnations[peer.identity_id];
@@ -293,37 +294,34 @@ struct Endpoint::Impl {
     if (!peer.connector) peers.erase(peer.connection);
   }
 
-  /// True: the event's frame is for the caller.
-  bool handle(CarrierEvent& event) {
-    if (event.kind == CarrierEvent::Kind::kWoken) {
-      events.push_back({.kind = Event::Kind::kWoken});
-      return false;
-    }
-    if (event.kind == CarrierEvent::Kind::kOpened) {
-      on_opened(event);
-      return false;
-    }
+  /// @return who sent the frame, if the caller is to have it
+  Peer* on_frame(CarrierEvent& event) {
     const auto it = peers.find(event.connection);
-    if (it == peers.end()) return false;
+    if (it == peers.end()) return nullptr;
     auto& peer = it->second;
-    switch (event.kind) {
-      case CarrierEvent::Kind::kClosed:
-        on_closed(peer, std::move(event.detail));
-        return false;
-      case CarrierEvent::Kind::kRefused:
-        tell_refused(peer, std::move(event.detail));
-        return false;
-      default:
-        break;
-    }
     if (!peer.connector && event.frame.type == FrameType::kHello) {
       on_hello(peer, event.frame);
-      return false;
-    }
-    if (peer.state == Peer::State::kUp) return on_up_frame(peer, event.frame);
-    if (peer.connector && peer.state == Peer::State::kGreeting)
+    } else if (peer.state == Peer::State::kUp) {
+      return on_up_frame(peer, event.frame) ? &peer : nullptr;
+    } else if (peer.connector && peer.state == Peer::State::kGreeting) {
       on_greeting_answer(peer, event.frame);
-    return false;
+    }
+    return nullptr;
+  }
+
+  void on_change(CarrierEvent& event) {
+    if (event.kind == CarrierEvent::Kind::kWoken) {
+      events.push_back({.kind = Event::Kind::kWoken});
+      return;
+    }
+    if (event.kind == CarrierEvent::Kind::kOpened) return on_opened(event);
+    const auto it = peers.find(event.connection);
+    if (it == peers.end()) return;
+    if (event.kind == CarrierEvent::Kind::kClosed) {
+      on_closed(it->second, std::move(event.detail));
+    } else {
+      tell_refused(it->second, std::move(event.detail));
+    }
   }
 
   void run_timers() {
@@ -342,6 +340,11 @@ struct Endpoint::Impl {
         peers.erase(connection);
       }
     }
+    find_next_timer();
+  }
+
+  /// Without one, receiving needs neither the clock nor a timer.
+  void find_next_timer() {
     next_timer = kNever;
     for (const auto& [connection, peer] : peers) next_timer = std::min(next_timer, peer.timer);
   }
@@ -364,7 +367,7 @@ Result<PeerId> Endpoint::connect(const Address& address) {
   peer.id = ++impl_->last_peer;
   peer.connection = connection;
   peer.connector = true;
-  impl_->connections[peer.id] = connection;
+  impl_->by_id[peer.id] = &peer;
   return peer.id;
 }
 
@@ -375,7 +378,7 @@ void Endpoint::close(PeerId id) {
   if (peer->state == Peer::State::kUp)
     static_cast<void>(impl_->send(connection, bare_frame(FrameType::kGoodbye)));
   impl_->carrier->close(connection);
-  impl_->connections.erase(id);
+  impl_->by_id.erase(id);
   impl_->peers.erase(connection);
   std::erase_if(impl_->events, [id](const Event& event) { return event.peer == id; });
 }
@@ -421,10 +424,13 @@ Result<Event> Endpoint::receive(Clock::time_point deadline) {
       if (event.error().code == Errc::kDeadlineExceeded && impl.next_timer < deadline) continue;
       return tl::make_unexpected(std::move(event).error());
     }
-    if (!impl.handle(*event)) continue;
-    Event out{.kind = Event::Kind::kFrame, .peer = impl.peers.at(event->connection).id};
-    out.frame = std::move(event->frame);
-    return out;
+    if (event->kind != CarrierEvent::Kind::kFrame) {
+      impl.on_change(*event);
+    } else if (const auto* from = impl.on_frame(*event)) {
+      Result<Event> out(Event{.kind = Event::Kind::kFrame, .peer = from->id});
+      out->frame = std::move(event->frame);
+      return out;
+    }
   }
 }
 

@@ -17,12 +17,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr std::size_t kRingBytes = std::size_t{4} << 20;  // touched as far as it is used
 
-CarrierEvent make_event(CarrierEvent::Kind kind, ConnectionId connection, std::string detail = {}) {
-  CarrierEvent event{.kind = kind, .connection = connection};
-  event.detail = std::move(detail);
-  return event;
-}
-
 Result<void> check_scheme(const Address& address) {
   if (address.scheme == Address::Scheme::kShm) return {};
   return fail(Errc::kInvalidArgument, to_string(address) + ": not a shared-memory address");
@@ -66,32 +60,31 @@ struct ShmCarrier::Impl {
 
   /// The next change of a connection. While the ring of a closing one has frames, the changes after
   /// it wait.
-  std::optional<CarrierEvent> next_notice() {
+  bool next_notice(CarrierEvent& event) {
     if (watcher->has_notices())
       for (auto& notice : watcher->take_notices()) notices.push_back(std::move(notice));
     while (closing == 0 && !notices.empty()) {
       auto notice = std::move(notices.front());
       notices.pop_front();
       if (!notice.accepted && !targets.contains(notice.connection)) continue;  // closed by us
-      switch (notice.kind) {
-        case CarrierEvent::Kind::kOpened: {
-          open.push_back(std::make_unique<Open>(
-              Open{notice.connection, ShmStream(std::move(notice.memory), limits)}));
-          auto event = make_event(notice.kind, notice.connection);
-          event.accepted = notice.accepted;
-          return event;
+      if (notice.kind == CarrierEvent::Kind::kClosed) {
+        if (auto* it = find(notice.connection)) {
+          it->closing = true;
+          it->detail = std::move(notice.detail);
+          ++closing;
         }
-        case CarrierEvent::Kind::kRefused:
-          return make_event(notice.kind, notice.connection, std::move(notice.detail));
-        default:
-          if (auto* it = find(notice.connection)) {
-            it->closing = true;
-            it->detail = std::move(notice.detail);
-            ++closing;
-          }
+        continue;
       }
+      if (notice.kind == CarrierEvent::Kind::kOpened)
+        open.push_back(std::make_unique<Open>(
+            Open{notice.connection, ShmStream(std::move(notice.memory), limits)}));
+      event.kind = notice.kind;
+      event.connection = notice.connection;
+      event.accepted = notice.accepted;
+      event.detail = std::move(notice.detail);
+      return true;
     }
-    return std::nullopt;
+    return false;
   }
 
   void count_malformed(ConnectionId connection) const {
@@ -101,49 +94,59 @@ struct ShmCarrier::Impl {
         .add();
   }
 
-  /// The peer writes nonsense into the ring: for us it has gone.
-  CarrierEvent give_up(Open& it, const Error& error) {
-    const auto connection = it.connection;
-    log(LogLevel::kWarn, "transport: " + error.what + "; connection closed");
-    count_malformed(connection);
-    drop(connection);
-    watcher->drop(connection);
-    return make_event(CarrierEvent::Kind::kClosed, connection, error.what);
-  }
-
-  /// Takes one record of a connection; it may be no event yet.
-  std::optional<CarrierEvent> read_from(Open& it) {
-    auto read = it.stream.read();
-    if (!read) return give_up(it, read.error());
-    if (read->kind == ShmStream::Read::Kind::kFrame) {
-      auto event = make_event(CarrierEvent::Kind::kFrame, it.connection);
-      event.frame = std::move(read->frame);
-      return event;
-    }
-    if (read->kind == ShmStream::Read::Kind::kMalformed) count_malformed(it.connection);
-    if (read->kind != ShmStream::Read::Kind::kNothing || !it.closing) return std::nullopt;
-    auto event = make_event(CarrierEvent::Kind::kClosed, it.connection, std::move(it.detail));
+  void end(Open& it, std::string detail, CarrierEvent& event) {
+    event.kind = CarrierEvent::Kind::kClosed;
+    event.connection = it.connection;
+    event.detail = std::move(detail);
     drop(it.connection);
-    return event;
   }
 
-  std::optional<CarrierEvent> poll() {
+  /// Takes one record of a connection. @return it made an event
+  bool read_from(Open& it, CarrierEvent& event) {
+    const auto read = it.stream.read(event.frame);
+    if (!read) {  // nonsense in the ring: for us the peer has gone
+      log(LogLevel::kWarn, "transport: " + read.error().what + "; connection closed");
+      count_malformed(it.connection);
+      watcher->drop(it.connection);
+      end(it, read.error().what, event);
+      return true;
+    }
+    if (*read == ShmStream::Read::kFrame) {
+      event.kind = CarrierEvent::Kind::kFrame;
+      event.connection = it.connection;
+      return true;
+    }
+    if (*read == ShmStream::Read::kMalformed) count_malformed(it.connection);
+    if (*read != ShmStream::Read::kNothing || !it.closing) return false;
+    end(it, std::move(it.detail), event);
+    return true;
+  }
+
+  /// Never waits. @return there is an event
+  bool poll(CarrierEvent& event) {
     for (;;) {
-      if (woken.load() && woken.exchange(false)) return make_event(CarrierEvent::Kind::kWoken, 0);
-      if (auto event = next_notice()) return event;
-      for (const auto& it : open)
-        if (it->stream.has_waiting()) it->stream.flush();
+      if (woken.load() && woken.exchange(false)) {
+        event.kind = CarrierEvent::Kind::kWoken;
+        return true;
+      }
+      if ((watcher->has_notices() || !notices.empty()) && next_notice(event)) return true;
       bool any = false;
       const auto count = open.size();
       for (std::size_t i = 0; i < count; ++i) {
         turn = turn + 1 < count ? turn + 1 : 0;
         auto& it = *open[turn];
+        if (it.stream.has_waiting()) it.stream.flush();
         if (!it.closing && !it.stream.readable()) continue;
-        if (auto event = read_from(it)) return event;
+        if (read_from(it, event)) return true;
         any = true;
       }
-      if (!any) return std::nullopt;
+      if (!any) return false;
     }
+  }
+
+  /// Far deadlines need no timer of their own: the watcher wakes us often enough to look again.
+  Clock::time_point timer_for(Clock::time_point deadline) const {
+    return watcher->nudges_before(deadline) ? Clock::time_point::max() : deadline;
   }
 
   bool has_news() const {
@@ -192,11 +195,15 @@ Result<void> ShmCarrier::send(ConnectionId connection, Frame frame) {
 }
 
 Result<CarrierEvent> ShmCarrier::receive(Clock::time_point deadline) {
-  for (bool late = false;; late = Clock::now() >= deadline) {
-    if (auto event = impl_->poll()) return std::move(*event);
-    if (late) return fail(Errc::kDeadlineExceeded, "no frame before the deadline");
-    impl_->doorbell.sleep(deadline, [this] { return impl_->has_news(); });
+  Result<CarrierEvent> result;
+  for (;;) {
+    if (impl_->poll(*result)) return result;
+    impl_->doorbell.sleep([this] { return impl_->has_news(); },
+                          [this, deadline] { return impl_->timer_for(deadline); });
+    if (impl_->poll(*result)) return result;
+    if (Clock::now() >= deadline) break;
   }
+  return fail(Errc::kDeadlineExceeded, "no frame before the deadline");
 }
 
 void ShmCarrier::wake() {
@@ -204,7 +211,11 @@ void ShmCarrier::wake() {
   impl_->doorbell.ring();
 }
 
-std::optional<CarrierEvent> ShmCarrier::poll() { return impl_->poll(); }
+std::optional<CarrierEvent> ShmCarrier::poll() {
+  std::optional<CarrierEvent> event(std::in_place);
+  if (!impl_->poll(*event)) event.reset();
+  return event;
+}
 
 int ShmCarrier::wait_fd() const { return impl_->doorbell.event().get(); }
 

@@ -31,13 +31,18 @@ class Doorbell {
   const Descriptor& event() const { return event_; }
   DoorbellPage& page() const { return *reinterpret_cast<DoorbellPage*>(mapping_.data()); }
   void ring() const { ring_doorbell(page(), event_.get()); }
+  /// Wakes who is in `sleep`, for no reason of ours; leaves one who is armed alone.
+  void nudge() const {
+    if (page().state.load() == DoorbellPage::kAsleep) ring();
+  }
 
-  /// Sleeps until rung or the deadline, unless `ready()`, which is asked after rings reach us.
-  template <class Ready>
-  void sleep(std::chrono::steady_clock::time_point deadline, Ready ready) {
+  /// Sleeps until rung or `deadline()`, unless `ready()`. Both are asked after rings reach us.
+  template <class Ready, class Deadline>
+  void sleep(Ready ready, Deadline deadline) {
     page().state.store(DoorbellPage::kAsleep);
-    if (!ready()) wait(deadline);
-    page().state.store(DoorbellPage::kAwake);
+    if (!ready()) wait(deadline());
+    // Who rang has done this already.
+    if (page().state.load() != DoorbellPage::kAwake) page().state.store(DoorbellPage::kAwake);
   }
   /// From now on rings make `event` readable. @return false: `ready()` already, not armed
   template <class Ready>

@@ -6,6 +6,15 @@
 #include "common/transport/wire.hpp"
 
 namespace moesaic::transport {
+namespace {
+
+ShmStream::Read taken(Result<Frame>& decoded, Frame& frame) {
+  if (!decoded) return ShmStream::Read::kMalformed;
+  frame = std::move(*decoded);
+  return ShmStream::Read::kFrame;
+}
+
+}  // namespace
 
 ShmStream::ShmStream(std::shared_ptr<ShmConnection> memory, const CarrierLimits& limits)
     : memory_(std::move(memory)), limits_(limits) {}
@@ -70,20 +79,19 @@ void ShmStream::release() {
   if (memory_->reader.release()) memory_->doorbell.ring();
 }
 
-Result<ShmStream::Read> ShmStream::read() {
+Result<ShmStream::Read> ShmStream::read(Frame& frame) {
   MOESAIC_TRY(const auto record, memory_->reader.next());
-  if (!record) return Read{};
+  if (!record) return Read::kNothing;
   if (record->total > limits_.max_frame_bytes)
     return fail(Errc::kCorrupt, "shared ring: a frame of " + std::to_string(record->total) +
                                     " bytes, at most " + std::to_string(limits_.max_frame_bytes));
-  if (assembly_bytes_ > 0 || record->bytes.size() < record->total) return add_piece(*record);
-  auto frame = decode(record->bytes);
+  if (assembly_bytes_ > 0 || record->bytes.size() < record->total) return add_piece(*record, frame);
+  auto decoded = decode(record->bytes);
   release();
-  if (!frame) return Read{.kind = Read::Kind::kMalformed};
-  return Read{Read::Kind::kFrame, std::move(*frame)};
+  return taken(decoded, frame);
 }
 
-Result<ShmStream::Read> ShmStream::add_piece(const RingRecord& record) {
+Result<ShmStream::Read> ShmStream::add_piece(const RingRecord& record, Frame& frame) {
   if (assembly_bytes_ == 0) {
     assembly_bytes_ = record.total;
     assembly_ = AlignedBuffer(record.total);
@@ -96,12 +104,11 @@ Result<ShmStream::Read> ShmStream::add_piece(const RingRecord& record) {
   std::memcpy(assembly_.data() + assembled_, record.bytes.data(), bytes);
   assembled_ += bytes;
   release();
-  if (assembled_ < assembly_bytes_) return Read{.kind = Read::Kind::kPiece};
-  auto frame = decode({assembly_.data(), assembly_bytes_});
+  if (assembled_ < assembly_bytes_) return Read::kPiece;
+  auto decoded = decode({assembly_.data(), assembly_bytes_});
   assembly_ = {};
   assembly_bytes_ = assembled_ = 0;
-  if (!frame) return Read{.kind = Read::Kind::kMalformed};
-  return Read{Read::Kind::kFrame, std::move(*frame)};
+  return taken(decoded, frame);
 }
 
 }  // namespace moesaic::transport

@@ -21,13 +21,10 @@ class ShmStream {
   bool flush();
   bool has_waiting() const { return !waiting_.empty(); }
 
-  struct Read {
-    enum class Kind : std::uint8_t { kNothing, kPiece, kFrame, kMalformed } kind{};
-    Frame frame{};
-  };
-  /// Takes one record.
+  enum class Read : std::uint8_t { kNothing, kPiece, kFrame, kMalformed };
+  /// Takes one record. @param frame written if it ends one
   /// @errors kCorrupt: the peer breaks the rules of the ring: close the connection
-  [[nodiscard]] Result<Read> read();
+  [[nodiscard]] Result<Read> read(Frame& frame);
   bool readable() const { return !memory_->reader.empty(); }
 
  private:
@@ -38,7 +35,7 @@ class ShmStream {
     std::size_t written = 0;
   };
   std::size_t next_record(const Waiting& waiting) const;
-  Result<Read> add_piece(const RingRecord& record);
+  Result<Read> add_piece(const RingRecord& record, Frame& frame);
   void release();
 
   std::shared_ptr<ShmConnection> memory_;

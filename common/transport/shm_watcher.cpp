@@ -169,7 +169,18 @@ void ShmWatcher::run() {
     for (auto& entry : entries_)  // those just ordered
       if (entry->stage == Entry::Stage::kIdle && entry->due <= now) attempt(*entry, now);
     std::erase_if(entries_, [](const auto& it) { return it->stage == Entry::Stage::kOver; });
+    nudge(now);
   }
+}
+
+void ShmWatcher::nudge(Clock::time_point now) {
+  const bool going_on = std::any_of(entries_.begin(), entries_.end(), [](const auto& it) {
+    return it->stage == Entry::Stage::kOpen;
+  });
+  const auto until = now + 2 * limits_.heartbeat;
+  nudged_until_ = going_on ? until.time_since_epoch().count() : kNoNudges;
+  // After the store: who reads the old value falls asleep before this, or is told here.
+  doorbell_.nudge();
 }
 
 void ShmWatcher::accept_from(const ShmListener& listener, Clock::time_point now) {

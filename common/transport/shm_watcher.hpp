@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <limits>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -36,6 +37,8 @@ class ShmWatcher {
   ShmWatcher(const ShmWatcher&) = delete;
   ShmWatcher& operator=(const ShmWatcher&) = delete;
 
+  using Clock = std::chrono::steady_clock;
+
   // All by the carrier's thread.
   /// @errors kIo
   [[nodiscard]] Result<void> listen(const std::string& path);
@@ -46,9 +49,13 @@ class ShmWatcher {
   /// Cheap: one load.
   bool has_notices() const { return noticed_.load(); }
   std::vector<Notice> take_notices();
+  /// True: the sleeper behind the doorbell is woken at least once well before that time. Cheap: no
+  /// look at the clock.
+  bool nudges_before(Clock::time_point deadline) const {
+    return deadline.time_since_epoch().count() > nudged_until_.load();
+  }
 
  private:
-  using Clock = std::chrono::steady_clock;
   struct Entry;
   struct Command {
     enum class Kind : std::uint8_t { kListen, kConnect, kClose, kDrop } kind{};
@@ -57,6 +64,8 @@ class ShmWatcher {
     ShmListener listener{};
   };
 
+  static constexpr auto kNoNudges = std::numeric_limits<Clock::rep>::max();
+
   ShmWatcher(CarrierLimits limits, std::size_t ring_bytes, const Doorbell& doorbell);
   void order(Command command);
   void notice(Notice notice);
@@ -64,6 +73,7 @@ class ShmWatcher {
   void run();
   void obey(Clock::time_point now);
   int poll_ms(Clock::time_point now) const;
+  void nudge(Clock::time_point now);
   void accept_from(const ShmListener& listener, Clock::time_point now);
   void attempt(Entry& entry, Clock::time_point now);
   void on_readable(Entry& entry, Clock::time_point now);
@@ -82,6 +92,7 @@ class ShmWatcher {
   std::vector<Notice> notices_;    // under mutex_
   std::atomic<bool> noticed_{false};
   std::atomic<bool> ending_{false};
+  std::atomic<Clock::rep> nudged_until_{kNoNudges};
   std::atomic<ConnectionId> last_connection_{0};
 
   // Of the thread alone.

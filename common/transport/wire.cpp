@@ -50,7 +50,8 @@ struct Descriptor {
   std::uint8_t rank;
   std::uint16_t layer;
   std::uint8_t modality;
-  std::array<std::uint8_t, 3> pad;
+  std::uint8_t zero;
+  std::uint16_t zeros;
   std::array<std::uint32_t, kMaxRank> dims;
   std::uint64_t bytes;
 };
@@ -59,7 +60,6 @@ static_assert(sizeof(Descriptor) == 32);
 constexpr std::size_t kHeadBytes =
     sizeof(Envelope) + sizeof(TraceBlock) + kMaxTensors * sizeof(Descriptor);
 constexpr std::size_t kAlign = 64;
-constexpr std::array<std::byte, kAlign> kZeros{};
 
 constexpr std::size_t aligned(std::size_t offset) {
   return (offset + kAlign - 1) / kAlign * kAlign;
@@ -103,7 +103,7 @@ Result<void> check_descriptor(const Descriptor& it, const Descriptor& first, std
   if (it.dtype > static_cast<std::uint8_t>(DType::kU16))
     return corrupt("element type " + number(it.dtype));
   if (it.rank > kMaxRank) return corrupt("rank " + number(it.rank));
-  if (it.pad != decltype(it.pad){} || it.layer != first.layer || it.modality != first.modality)
+  if (it.zero != 0 || it.zeros != 0 || it.layer != first.layer || it.modality != first.modality)
     return corrupt("descriptors that disagree");
   std::size_t elements = 1;
   for (std::size_t d = 0; d < kMaxRank; ++d) {
@@ -128,7 +128,6 @@ struct Head {
   TraceBlock trace;
   std::array<Descriptor, kMaxTensors> descriptors;
   std::size_t bytes = 0;
-  std::uint32_t crc = 0;  // of trace and descriptors
 };
 
 Result<void> read_head(std::span<const std::byte> bytes, Head& head) {
@@ -144,7 +143,6 @@ Result<void> read_head(std::span<const std::byte> bytes, Head& head) {
   std::array<std::byte, kHeadBytes> copy;
   const auto rest = std::span(copy).first(head.bytes - kEnvelopeBytes);
   std::memcpy(rest.data(), bytes.data() + kEnvelopeBytes, rest.size());
-  head.crc = crc32c(rest);
   const auto* at = rest.data();
   if (traced) {
     std::memcpy(&head.trace, at, sizeof head.trace);
@@ -245,23 +243,23 @@ Result<Frame> decode(std::span<const std::byte> bytes) {
   Head head;
   MOESAIC_CHECK(read_head(bytes, head));
   const auto& envelope = head.envelope;
-  Frame frame;
+  if (crc32c(bytes.subspan(kEnvelopeBytes)) != envelope.body_crc)
+    return corrupt("checksum of the body differs");
+  Result<Frame> result;
+  auto& frame = *result;
   frame.tensors.reserve(envelope.tensors);
-  auto crc = head.crc;
   auto offset = head.bytes;
   for (std::size_t i = 0; i < envelope.tensors; ++i) {
     const auto& it = head.descriptors[i];
-    auto& tensor = frame.tensors.emplace_back(
-        static_cast<DType>(it.dtype),
-        std::vector<std::int64_t>(it.dims.begin(), it.dims.begin() + it.rank));
-    const auto start = aligned(offset);
-    crc = crc32c(std::span(kZeros).first(start - offset), crc);
     const auto size = static_cast<std::size_t>(it.bytes);
+    auto& tensor = frame.tensors.emplace_back();
+    tensor.dtype = static_cast<DType>(it.dtype);
+    tensor.shape.assign(it.dims.begin(), it.dims.begin() + it.rank);
+    tensor.bytes = AlignedBuffer::uninitialized(size);
+    const auto start = aligned(offset);
     if (size > 0) std::memcpy(tensor.bytes.data(), bytes.data() + start, size);
-    crc = crc32c({tensor.bytes.data(), size}, crc);
     offset = start + size;
   }
-  if (crc != envelope.body_crc) return corrupt("checksum of the body differs");
   frame.type = static_cast<FrameType>(envelope.type);
   frame.code = static_cast<std::uint8_t>(envelope.flags >> kCodeShift);
   frame.epoch = envelope.epoch;
@@ -277,7 +275,7 @@ Result<Frame> decode(std::span<const std::byte> bytes) {
   }
   if ((envelope.flags & kFlagTraced) != 0)
     frame.trace = {head.trace.trace_id, head.trace.span_id, (head.trace.sampled & 1) != 0};
-  return frame;
+  return result;
 }
 
 }  // namespace moesaic::transport
