@@ -67,11 +67,12 @@ void Membership::take(transport::PeerId peer, Router& router, const transport::F
     }
     case FrameType::kView:
       router.heard = now;
-      if (auto view = transport::read_message<View>(frame)) take_view(peer, std::move(*view));
+      if (auto view = transport::read_message<View>(frame); view && view->placement.consistent())
+        take_view(peer, std::move(*view));
       return;
     case FrameType::kPrepare: {
       const auto prepare = transport::read_message<Prepare>(frame);
-      if (!prepare || !callbacks_.on_prepare) return;
+      if (!prepare || !prepare->placement.consistent() || !callbacks_.on_prepare) return;
       if (epoch_ == 0) epoch_ = prepare->placement.epoch;
       asked_.emplace_back(prepare->placement.epoch, peer);
       if (asked_.size() > kAskedKept) asked_.pop_front();
@@ -80,7 +81,7 @@ void Membership::take(transport::PeerId peer, Router& router, const transport::F
     }
     case FrameType::kRelease:
       if (const auto release = transport::read_message<Release>(frame);
-          release && callbacks_.on_release) {
+          release && release->placement.consistent() && callbacks_.on_release) {
         epoch_ = std::max(epoch_, release->placement.epoch);
         callbacks_.on_release(release->placement);
       }

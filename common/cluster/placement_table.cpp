@@ -1,5 +1,7 @@
 #include "common/cluster/placement_table.hpp"
 
+#include <algorithm>
+
 namespace moesaic::cluster {
 
 PlacementTable PlacementTable::even_ranges(const ExpertGeometry& geometry,
@@ -18,6 +20,17 @@ PlacementTable PlacementTable::even_ranges(const ExpertGeometry& geometry,
             ShardSet{1} << (e * table.shards.size() / table.experts[pool]);
   }
   return table;
+}
+
+bool PlacementTable::consistent() const {
+  if (shards.size() > kMaxShards) return false;
+  const auto width = std::uint64_t{experts[0]} + experts[1];
+  if (width == 0 || layers == 0) return owners.empty();
+  if (owners.size() / width != layers || owners.size() % width != 0) return false;
+  const auto known =
+      shards.size() == kMaxShards ? ~ShardSet{0} : (ShardSet{1} << shards.size()) - 1;
+  return std::all_of(owners.begin(), owners.end(),
+                     [&](ShardSet set) { return (set & ~known) == 0; });
 }
 
 }  // namespace moesaic::cluster

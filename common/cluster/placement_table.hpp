@@ -44,6 +44,9 @@ struct PlacementTable {
   }
   bool operator==(const PlacementTable&) const = default;
 
+  /// Sizes agree and owners are among `shards`: must hold of every table that a peer sends.
+  bool consistent() const;
+
   /// Every MoE layer of `geometry` in aligned ranges of equal size over `names`; epoch 1.
   static PlacementTable even_ranges(const ExpertGeometry& geometry, std::vector<std::string> names);
 };

@@ -218,6 +218,20 @@ TEST_F(MembershipTest, MalformedFramesChangeNothing) {
   }
   EXPECT_FALSE(membership.registered());
   EXPECT_EQ(membership.view(), nullptr);
+  // A table whose owners are not as many as its sizes say, or no shards of it.
+  Prepare prepare;
+  prepare.placement.epoch = 1;
+  prepare.placement.shards = {"s0"};
+  prepare.placement.layers = 1;
+  prepare.placement.experts = {2, 0};
+  for (const auto& owners : std::vector<std::vector<ShardSet>>{{1}, {1, 1, 1}, {1, 2}}) {
+    prepare.placement.owners = owners;
+    receive(1, make_message(FrameType::kPrepare, prepare));
+  }
+  EXPECT_THAT(prepares, IsEmpty());
+  prepare.placement.owners = {1, 0};
+  receive(1, make_message(FrameType::kPrepare, prepare));
+  EXPECT_THAT(prepares, ElementsAre(1U));
   receive(1, make_message(FrameType::kDrain, Drain{"expert-shard", "s0"}));
   EXPECT_EQ(drains, 1);
 }
