@@ -125,7 +125,10 @@ class LoopbackClusterTest(unittest.TestCase):
 
     def test_the_environment_wins_over_the_profile(self):
         self.up(MOESAIC_MODEL_COMPUTE="bf16")
-        self.assertIn("'MOESAIC_MODEL_COMPUTE': 'bf16'", self.cluster.log("decoder-0"))
+        deadline = time.monotonic() + 10
+        while "'MOESAIC_MODEL_COMPUTE': 'bf16'" not in (log := self.cluster.log("decoder-0")):
+            self.assertLess(time.monotonic(), deadline, log)
+            time.sleep(0.05)
 
     def test_up_again_changes_nothing_and_other_settings_restart_it(self):
         self.up()
