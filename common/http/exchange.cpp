@@ -3,6 +3,7 @@
 #include <boost/asio/post.hpp>
 #include <utility>
 
+#include "common/base/log.hpp"
 #include "common/http/session.hpp"
 
 namespace moesaic::http_detail {
@@ -124,6 +125,7 @@ void Exchange::on_close(std::function<void()> callback) {
 
 void Exchange::abandon() {
   if (state_ == State::kOpen) {
+    log(LogLevel::kError, "http: request " + framing_.request_id + " was dropped unanswered");
     send(core_.refusal({HttpFaultKind::kInternal, 0, "", framing_.request_id}));
   } else if (state_ == State::kStreaming) {
     if (const auto session = session_.lock()) session->drop();

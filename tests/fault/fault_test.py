@@ -59,7 +59,7 @@ class FaultTest(unittest.TestCase):
         disturber.start()
         at_once([lambda n=n: client(n) for n in range(workers)], workers)
         disturber.join()
-        self.assertEqual(wrong, [], f"{len(wrong)} of {sum(done)} wrong")
+        self.assertEqual(wrong, [], f"{len(wrong)} of {sum(done)} wrong; {cluster.internal_errors()}")
         self.assertGreater(min(done), 0)
 
     def test_killed_shard_is_replaced_by_its_replica_within_a_step(self):

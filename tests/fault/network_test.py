@@ -88,7 +88,9 @@ class NetworkTest(unittest.TestCase):
         disturber.join()
         if wrong:
             for log in sorted(pathlib.Path(self.state, "log").glob("*.log")):
-                print(f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}", file=sys.stderr)
+                text = log.read_text(errors="replace")
+                causes = [line for line in text.splitlines() if "internal: " in line or "dropped unanswered" in line]
+                print(f"--- {log.name}", *causes, text[-1500:], sep="\n", file=sys.stderr)
         self.assertEqual(wrong, [], f"{len(wrong)} of {sum(done)} wrong")
         self.assertGreater(min(done), 0)
 

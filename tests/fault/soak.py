@@ -129,6 +129,7 @@ def main():
         soak.stop.set()
         for thread in threads:
             thread.join()
+        causes = cluster.internal_errors()
     # Growth that matters: over a whole run more than a hundredth of a process, and more than noise.
     slopes = {f"{name}/{pid}": slope_per_minute(samples) for (name, pid), samples in soak.memory.items() if len(samples) >= 60}
     grew = {name: round(slope) for name, slope in slopes.items() if slope > 256}
@@ -136,6 +137,8 @@ def main():
               "largest_slope_kib_per_minute": round(max(slopes.values(), default=0)), "grew": grew}
     for problem in soak.problems[:20]:
         print("problem:", problem)
+    for cause in causes[:20]:
+        print("cause:", cause)
     print(json.dumps(report))
     if soak.finished == 0 or soak.problems or grew:
         sys.exit(1)

@@ -135,6 +135,10 @@ class Cluster:
     def log(self, name):
         return (self.folder / f"{name}.log").read_text(errors="replace")
 
+    def internal_errors(self):
+        """Causes of answers 500, which clients do not learn."""
+        return [f"{name}: {line}" for name in self.roles for line in self.log(name).splitlines() if "internal: " in line or "dropped unanswered" in line]
+
     def admin_get(self, name, path):
         connection = http.client.HTTPConnection("127.0.0.1", self.admin[name], timeout=2)
         try:
