@@ -216,21 +216,4 @@ Result<void> read_moe_sums(const transport::Frame& frame, std::size_t rows, std:
   return {};
 }
 
-transport::Frame make_failure(const Error& error) {
-  transport::Frame frame;
-  frame.type = transport::FrameType::kFailure;
-  frame.code = static_cast<std::uint8_t>(error.code);
-  frame.tensors.push_back({DType::kU8, {static_cast<std::int64_t>(error.what.size())}});
-  std::memcpy(frame.tensors[0].bytes.data(), error.what.data(), error.what.size());
-  return frame;
-}
-
-Error read_failure(const transport::Frame& frame) {
-  const auto text = frame.tensors.empty() ? std::span<const char>{} : frame.tensors[0].as<char>();
-  const bool known = frame.code >= static_cast<std::uint8_t>(Errc::kInvalidArgument) &&
-                     frame.code <= static_cast<std::uint8_t>(Errc::kExpertUnavailable);
-  return {known ? static_cast<Errc>(frame.code) : Errc::kInternal,
-          std::string(text.data(), text.size())};
-}
-
 }  // namespace moesaic

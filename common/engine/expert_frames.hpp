@@ -55,8 +55,4 @@ transport::Frame make_moe_sums(const float* sums, std::size_t rows, std::size_t 
 [[nodiscard]] Result<void> read_moe_sums(const transport::Frame& frame, std::size_t rows,
                                          std::size_t hidden, float* out);
 
-transport::Frame make_failure(const Error& error);
-/// What a kFailure says; an unknown code becomes kInternal.
-Error read_failure(const transport::Frame& frame);
-
 }  // namespace moesaic

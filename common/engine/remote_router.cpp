@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common/base/log.hpp"
+#include "common/transport/failure.hpp"
 
 namespace moesaic {
 namespace {
@@ -183,7 +184,7 @@ void RemoteRouter::take_answer(Slot& slot, transport::Frame frame) {
     slot.state = Slot::State::kDone;
   } else {
     wait(slot, frame.type == FrameType::kStale ? "the router has another placement by now"
-                                               : read_failure(frame).what);
+                                               : transport::read_failure(frame).what);
   }
 }
 

@@ -2,6 +2,8 @@
 
 #include <future>
 
+#include "common/transport/failure.hpp"
+
 namespace moesaic {
 namespace {
 
@@ -94,7 +96,7 @@ void RouterService::cancel(transport::PeerId peer, std::uint64_t sequence) {
   std::erase_if(open_, [&](const Open& open) {
     if (open.peer != peer || open.question.sequence != sequence) return false;
     fan_out_.abandon(open.job);
-    send(peer, sequence, make_failure({Errc::kCancelled, "cancelled"}));
+    send(peer, sequence, transport::make_failure({Errc::kCancelled, "cancelled"}));
     return true;
   });
 }
@@ -104,7 +106,7 @@ void RouterService::take_question(transport::PeerId peer, transport::Frame frame
   ++batches_;
   if (const auto begun = begin(peer, std::move(frame)); !begun) {
     ++failed_;
-    send(peer, sequence, make_failure(begun.error()));
+    send(peer, sequence, transport::make_failure(begun.error()));
   }
 }
 
@@ -147,7 +149,7 @@ void RouterService::answer_ready() {
     }
     send(open.peer, open.question.sequence,
          done ? make_moe_sums(sums_.data(), rows, hidden, parts_.compute)
-              : make_failure(done.error()));
+              : transport::make_failure(done.error()));
     return true;
   });
   open_count_ = open_.size();
@@ -155,8 +157,8 @@ void RouterService::answer_ready() {
     transport::Frame frame;
     frame.type = FrameType::kProbed;
     if (!probe.missing.empty())
-      frame =
-          make_failure({Errc::kExpertUnavailable, "expert shard unavailable: " + probe.missing});
+      frame = transport::make_failure(
+          {Errc::kExpertUnavailable, "expert shard unavailable: " + probe.missing});
     send(probe.asker.peer, probe.asker.sequence, std::move(frame));
   }
 }

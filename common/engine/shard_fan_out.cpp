@@ -7,6 +7,7 @@
 
 #include "common/base/log.hpp"
 #include "common/engine/owner_choice.hpp"
+#include "common/transport/failure.hpp"
 
 namespace moesaic {
 namespace {
@@ -251,7 +252,7 @@ void ShardFanOut::take_answer(const transport::Frame& frame, transport::PeerId p
     } else {
       const bool stale = frame.type == transport::FrameType::kStale;
       const auto why = stale ? "it serves placement " + std::to_string(frame.epoch) + " by now"
-                             : read_failure(frame).what;
+                             : transport::read_failure(frame).what;
       metrics_.degraded(job.work.step.context, stale ? "stale" : "shard_failed");
       withdraw(job, static_cast<std::size_t>(it - job.open.begin()), true, why);
       if (stale) refresh();

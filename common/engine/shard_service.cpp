@@ -5,6 +5,7 @@
 
 #include "common/engine/expert_frames.hpp"
 #include "common/metrics/metrics.hpp"
+#include "common/transport/failure.hpp"
 
 namespace moesaic {
 namespace {
@@ -104,7 +105,7 @@ transport::Frame ShardService::answer(const transport::Frame& question, ExpertSc
     return std::move(*nodes);
   } else {
     ++failed_;
-    return make_failure(nodes.error());
+    return transport::make_failure(nodes.error());
   }
 }
 

@@ -5,8 +5,9 @@
 
 namespace moesaic::transport {
 
-/// kFailure: the answer to question `sequence` is this error.
-Frame make_failure(const Error& error, std::uint64_t sequence);
+/// kFailure: the answer to question `sequence` is this error; 0: whoever sends it knows the
+/// question.
+Frame make_failure(const Error& error, std::uint64_t sequence = 0);
 /// The error in a kFailure; one with an unknown code is kInternal.
 Error read_failure(const Frame& frame);
 

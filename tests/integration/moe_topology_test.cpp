@@ -3,6 +3,7 @@
 #include <chrono>
 #include <future>
 
+#include "common/transport/failure.hpp"
 #include "tests/support/expert_cluster.hpp"
 #include "tests/support/kernel_values.hpp"
 #include "tests/support/moe_rows.hpp"
@@ -309,7 +310,7 @@ TEST_F(MoeFaultTest, AProbeThroughTheRouterFindsAMissingShard) {
   shards.stop_shard("expert-shard-1");
   const auto failed = probe();
   EXPECT_EQ(failed.type, FrameType::kFailure);
-  EXPECT_NE(read_failure(failed).what.find("expert-shard-1"), std::string::npos);
+  EXPECT_NE(transport::read_failure(failed).what.find("expert-shard-1"), std::string::npos);
 }
 
 TEST_F(MoeFaultTest, TablesGrowAndShrinkWithoutCopies) {
