@@ -5,23 +5,6 @@
 #include "actors/contracts/errors.hpp"
 
 namespace moesaic {
-namespace {
-
-/// Splits the events of a step by sink, one message each.
-void fan_out(DecoderImpl::stateful_pointer<DecoderState> self, const TokenEvents& events) {
-  std::map<TokenSink, TokenEvents> by_sink;
-  auto& sinks = self->state.sinks;
-  for (const auto& event : events) {
-    const auto it = sinks.find(event.id);
-    if (it == sinks.end()) continue;
-    by_sink[it->second].push_back(event);
-    if (event.finished) sinks.erase(it);
-  }
-  for (auto& [sink, own] : by_sink)
-    self->send(sink, tokens_atom::value, std::make_shared<const TokenEvents>(std::move(own)));
-}
-
-}  // namespace
 
 void DecoderState::drop_sink(const caf::actor_addr& gone) {
   for (auto it = sinks.begin(); it != sinks.end();) {
@@ -69,7 +52,9 @@ DecoderImpl::behavior_type decoder(DecoderImpl::stateful_pointer<DecoderState> s
       [self](drained_atom) {
         for (auto& promise : std::exchange(self->state.drains, {})) promise.deliver(caf::unit);
       },
-      [self](tokens_atom, const TokenEventsPtr& events) { fan_out(self, *events); },
+      [self](tokens_atom, const TokenEventsPtr& events) {
+        send_tokens(self, self->state.sinks, *events);
+      },
   };
 }
 

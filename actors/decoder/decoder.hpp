@@ -1,11 +1,11 @@
 #pragma once
 
 #include <functional>
-#include <map>
 #include <memory>
 #include <vector>
 
 #include "actors/contracts/actors.hpp"
+#include "actors/contracts/token_sinks.hpp"
 #include "common/engine/engine.hpp"
 
 namespace moesaic {
@@ -24,7 +24,7 @@ using DecoderImpl =
 struct DecoderState {
   static constexpr const char* name = "decoder";
   std::unique_ptr<Engine> engine;
-  std::map<std::uint64_t, TokenSink> sinks;   ///< by request id, while it runs
+  TokenSinks sinks;
   std::vector<caf::response_promise> drains;  ///< who waits for the last request to end
 
   /// Ends every request whose tokens went to a sink that has died.

@@ -31,27 +31,13 @@ caf::response_promise take(std::map<std::uint64_t, caf::response_promise>& asked
   return promise;
 }
 
-void fan_out(RemoteDecoderImpl::stateful_pointer<RemoteDecoderState> self,
-             const TokenEvents& events) {
-  std::map<TokenSink, TokenEvents> by_sink;
-  auto& sinks = self->state.sinks;
-  for (const auto& event : events) {
-    const auto it = sinks.find(event.id);
-    if (it == sinks.end()) continue;
-    by_sink[it->second].push_back(event);
-    if (event.finished) sinks.erase(it);
-  }
-  for (auto& [sink, own] : by_sink)
-    self->send(sink, tokens_atom::value, std::make_shared<const TokenEvents>(std::move(own)));
-}
-
 void answered(RemoteDecoderImpl::stateful_pointer<RemoteDecoderState> self,
               const transport::Frame& frame) {
   auto& state = self->state;
   if (frame.type == FrameType::kTokens) {
     const auto events = read_tokens(frame);
     if (!events) return log(LogLevel::kWarn, "remote decoder: " + events.error().what);
-    return fan_out(self, *events);
+    return send_tokens(self, state.sinks, *events);
   }
   if (frame.type != FrameType::kAccepted && frame.type != FrameType::kFailure &&
       frame.type != FrameType::kStale)

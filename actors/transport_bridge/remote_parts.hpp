@@ -5,6 +5,7 @@
 #include <string>
 
 #include "actors/contracts/actors.hpp"
+#include "actors/contracts/token_sinks.hpp"
 
 namespace moesaic {
 
@@ -26,7 +27,7 @@ struct RemoteDecoderState {
   std::uint64_t next_question = 1;
   std::map<std::uint64_t, caf::response_promise> asked;  ///< submissions without an answer yet
   std::map<std::uint64_t, std::uint64_t> asked_id;       ///< their request ids
-  std::map<std::uint64_t, TokenSink> sinks;              ///< by request id
+  TokenSinks sinks;
 };
 
 /// A decoder in another process. Lives as long as the connection to it: whoever knows that it is
