@@ -10,6 +10,8 @@ namespace moesaic {
 
 /// Adds --model, --synthetic, --compute, --threads to a command.
 void add_model_options(CLI::App& command, ModelOptions& options);
+/// Adds --experts, which `parse_experts` reads.
+void add_experts_option(CLI::App& command, std::string& experts);
 /// Fills in the demo model if neither --model nor --synthetic was given.
 void default_to_demo(ModelOptions& options);
 

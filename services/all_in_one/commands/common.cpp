@@ -14,6 +14,11 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
       ->check(CLI::Range(1, 1024));
 }
 
+void add_experts_option(CLI::App& command, std::string& experts) {
+  command.add_option("--experts", experts, "local, or routed:N through N shards in this process")
+      ->capture_default_str();
+}
+
 void default_to_demo(ModelOptions& options) {
   if (options.model.empty() && options.synthetic.empty()) options.model = demo_model_dir();
 }

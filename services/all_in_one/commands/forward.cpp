@@ -115,10 +115,7 @@ void add_forward(CLI::App& app, int& status) {
   command->add_option("--output", options->output, "safetensors file to write")->required();
   command->add_flag("--layers", options->layers, "also the parts inside each layer");
   command->add_option("--prefill-chunk", options->chunk, "tokens per step (default: all at once)");
-  command
-      ->add_option("--experts", options->experts,
-                   "local, or routed:N through N shards in this process")
-      ->capture_default_str();
+  add_experts_option(*command, options->experts);
   command->footer(
       "Example: moesaic forward --model DIR --input case.safetensors --output out.safetensors "
       "--layers --compute f32");

@@ -156,10 +156,7 @@ void add_generate(CLI::App& app, int& status) {
   command->add_option("--prefill-chunk", options->chunk, "prompt tokens per step")
       ->capture_default_str()
       ->check(CLI::Range(1, 1 << 20));
-  command
-      ->add_option("--experts", options->experts,
-                   "local, or routed:N through N shards in this process")
-      ->capture_default_str();
+  add_experts_option(*command, options->experts);
   command->add_flag("--json", options->as_json, R"(print {"token_ids": [...]})");
   command->footer(
       "Example: moesaic generate --image configs/models/ernie-vl-demo/examples/digit.png --prompt "
