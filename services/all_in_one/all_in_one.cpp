@@ -7,20 +7,17 @@
 
 namespace moesaic {
 
-AllInOne::AllInOne() : ready_(std::make_shared<std::atomic<ReadyState>>(ReadyState::kLoading)) {}
-
 AllInOne::~AllInOne() { stop(); }
 
 Result<std::unique_ptr<RunningService>> AllInOne::start(const Settings& settings) {
   MOESAIC_CHECK(check_numerics(settings));
   std::unique_ptr<AllInOne> made(new AllInOne);
   made->drain_time_ = std::chrono::seconds(settings.integer("limits.drain_seconds"));
-  MOESAIC_CHECK(made->load(settings));
-  MOESAIC_CHECK(made->listen(settings));
+  MOESAIC_CHECK(made->open(settings));
   return made;
 }
 
-Result<void> AllInOne::load(const Settings& settings) {
+Result<void> AllInOne::open(const Settings& settings) {
   MOESAIC_TRY(const auto shards, parse_experts(settings.text("engine.experts")));
   auto options = model_options(settings);
   options.shards = std::max<std::size_t>(shards, 1);
@@ -35,13 +32,8 @@ Result<void> AllInOne::load(const Settings& settings) {
   parts.preprocess = gateway.preprocess;
   parts.image_limits = gateway.image_limits;
   parts.vision_cache_bytes = static_cast<std::size_t>(settings.integer("vision.cache_bytes"));
-  parts.on_change = [ready = ready_](const ClusterStatus& status) {
-    // Draining is final.
-    auto seen = ready->load();
-    while (seen != ReadyState::kDraining &&
-           !ready->compare_exchange_weak(
-               seen, status.ready ? ReadyState::kReady : ReadyState::kUnavailable)) {
-    }
+  parts.on_change = [readiness = front_.readiness()](const ClusterStatus& status) {
+    readiness->set(status.ready ? ReadyState::kReady : ReadyState::kUnavailable);
   };
   MOESAIC_TRY(cluster_, Cluster::start(actors_->system(), std::move(parts)));
   gateway_ = actors_->system().spawn(moesaic::gateway, Members::kFixed, cluster_->decoder(),
@@ -54,17 +46,8 @@ Result<void> AllInOne::load(const Settings& settings) {
   config.version = {kVersion, kGitId, kBuild, ""};
   config.max_requests = static_cast<std::size_t>(settings.integer("engine.max_running") +
                                                  settings.integer("engine.max_waiting"));
-  service_ = std::make_unique<GatewayService>(std::move(config), gateway_,
-                                              [ready = ready_] { return ready->load(); });
-  return {};
-}
-
-Result<void> AllInOne::listen(const Settings& settings) {
-  const auto config = http_config(settings);
-  HttpRouter router;
-  service_->add_routes(router);
-  MOESAIC_TRY(http_, HttpServer::start(config, std::move(router), &GatewayService::refusal));
-  banner_ += "listening     http://" + config.host + ":" + std::to_string(http_->port()) + "\n";
+  MOESAIC_CHECK(front_.listen(std::move(config), http_config(settings), gateway_));
+  banner_ += "listening     " + front_.address() + "\n";
   return {};
 }
 
@@ -77,17 +60,9 @@ void AllInOne::write_banner(const Settings& settings, const LoadedModel& model,
 }
 
 void AllInOne::stop() {
-  ready_->store(ReadyState::kDraining);
-  if (gateway_) {
-    // Open requests go on while their answers can still be sent.
-    caf::scoped_actor self(actors_->system());
-    self->request(gateway_, drain_time_, drain_atom::value)
-        .receive([] {}, [](const caf::error&) {});
-  }
-  if (http_) http_->stop(std::chrono::seconds(1));
-  http_.reset();
-  service_.reset();
-  if (actors_) actors_->end(gateway_);
+  if (!actors_) return;
+  front_.stop(actors_->system(), drain_time_);
+  actors_->end(gateway_);
   cluster_.reset();
   actors_.reset();
 }

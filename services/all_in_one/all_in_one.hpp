@@ -1,14 +1,12 @@
 #pragma once
 
-#include <atomic>
 #include <chrono>
 #include <memory>
 
-#include "actors/gateway/gateway_service.hpp"
+#include "actors/gateway/gateway_front.hpp"
 #include "actors/supervisor/actor_runtime.hpp"
 #include "actors/supervisor/program.hpp"
 #include "common/config/settings.hpp"
-#include "common/http/server.hpp"
 #include "services/all_in_one/cluster.hpp"
 
 namespace moesaic {
@@ -28,19 +26,16 @@ class AllInOne final : public RunningService {
   void stop() override;
 
  private:
-  AllInOne();
-  Result<void> load(const Settings& settings);
-  Result<void> listen(const Settings& settings);
+  AllInOne() = default;
+  Result<void> open(const Settings& settings);
   void write_banner(const Settings& settings, const LoadedModel& model,
                     const std::string& directory);
 
   std::chrono::seconds drain_time_{};
-  std::shared_ptr<std::atomic<ReadyState>> ready_;
   std::unique_ptr<ActorRuntime> actors_;
   std::unique_ptr<Cluster> cluster_;
   GatewayActor gateway_;
-  std::unique_ptr<GatewayService> service_;
-  std::unique_ptr<HttpServer> http_;
+  GatewayFront front_;
   std::string banner_;
 };
 

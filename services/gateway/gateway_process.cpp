@@ -10,12 +10,11 @@ namespace moesaic {
 Result<std::unique_ptr<RunningService>> GatewayProcess::start(const Settings& settings) {
   auto made = std::make_unique<GatewayProcess>();
   made->drain_time_ = std::chrono::seconds(settings.integer("limits.drain_seconds"));
-  MOESAIC_CHECK(made->load(settings));
-  MOESAIC_CHECK(made->listen(settings));
+  MOESAIC_CHECK(made->open(settings));
   return made;
 }
 
-Result<void> GatewayProcess::load(const Settings& settings) {
+Result<void> GatewayProcess::open(const Settings& settings) {
   const auto directory = model_directory(settings);
   MOESAIC_TRY(auto model, load_gateway_model(settings, directory, default_font()));
   MOESAIC_TRY(auto hash, model_fingerprint(directory, settings.text("model.compute")));
@@ -32,20 +31,16 @@ Result<void> GatewayProcess::load(const Settings& settings) {
   parts.open_link = [shared](transport::Link::OnEvent on_event) {
     return std::make_unique<transport::Link>(std::move(*shared), std::move(on_event));
   };
-  parts.on_ready = [ready = ready_](bool can_serve) {
-    // Draining is final. Once there was a cluster, a request waits for its return: see kDegraded.
-    auto seen = ready->load();
-    while (seen != ReadyState::kDraining &&
-           !ready->compare_exchange_weak(seen,
-                                         can_serve ? ReadyState::kReady : ReadyState::kDegraded)) {
-    }
+  parts.on_ready = [readiness = front_.readiness()](bool can_serve) {
+    // Once there was a cluster, a request waits for its return: see kDegraded.
+    readiness->set(can_serve ? ReadyState::kReady : ReadyState::kDegraded);
   };
   members_ = actors_->system().spawn(remote_members, std::move(parts));
 
   NodeMember member;
   member.load = [] { return cluster::Load{}; };
-  member.not_ready = [ready = ready_]() -> std::optional<std::string> {
-    switch (ready->load()) {
+  member.not_ready = [readiness = front_.readiness()]() -> std::optional<std::string> {
+    switch (readiness->get()) {
       case ReadyState::kReady:
         return {};
       case ReadyState::kLoading:
@@ -66,38 +61,19 @@ Result<void> GatewayProcess::load(const Settings& settings) {
   GatewayServiceConfig config;
   config.model = std::move(model);
   config.version = {kVersion, kGitId, kBuild, hash};
-  service_ = std::make_unique<GatewayService>(std::move(config), gateway_,
-                                              [ready = ready_] { return ready->load(); });
-  return {};
-}
-
-Result<void> GatewayProcess::listen(const Settings& settings) {
-  HttpRouter router;
-  service_->add_routes(router);
-  const auto config = http_config(settings);
-  MOESAIC_TRY(http_, HttpServer::start(config, std::move(router), &GatewayService::refusal));
-  banner_ += "listening     http://" + config.host + ":" + std::to_string(http_->port()) + "\n";
+  MOESAIC_CHECK(front_.listen(std::move(config), http_config(settings), gateway_));
+  banner_ += "listening     " + front_.address() + "\n";
   return {};
 }
 
 GatewayProcess::~GatewayProcess() { stop(); }
 
 void GatewayProcess::stop() {
-  ready_->store(ReadyState::kDraining);
-  if (gateway_) {
-    // Open requests go on while their answers can still be sent.
-    caf::scoped_actor self(actors_->system());
-    self->request(gateway_, drain_time_, drain_atom::value)
-        .receive([] {}, [](const caf::error&) {});
-  }
-  if (http_) http_->stop(std::chrono::seconds(1));
-  http_.reset();
-  service_.reset();
-  if (actors_) {
-    node_.reset();
-    actors_->end(members_);
-    actors_->end(gateway_);
-  }
+  if (!actors_) return;
+  front_.stop(actors_->system(), drain_time_);
+  node_.reset();
+  actors_->end(members_);
+  actors_->end(gateway_);
   actors_.reset();
 }
 

@@ -1,14 +1,12 @@
 #pragma once
 
-#include <atomic>
 #include <memory>
 
-#include "actors/gateway/gateway_service.hpp"
+#include "actors/gateway/gateway_front.hpp"
 #include "actors/supervisor/actor_runtime.hpp"
 #include "actors/supervisor/node.hpp"
 #include "actors/supervisor/program.hpp"
 #include "actors/transport_bridge/remote_members.hpp"
-#include "common/http/server.hpp"
 
 namespace moesaic {
 
@@ -23,19 +21,15 @@ class GatewayProcess final : public RunningService {
   void stop() override;
 
  private:
-  Result<void> load(const Settings& settings);
-  Result<void> listen(const Settings& settings);
+  Result<void> open(const Settings& settings);
 
   std::string banner_;
   std::chrono::seconds drain_time_{};
-  std::shared_ptr<std::atomic<ReadyState>> ready_ =
-      std::make_shared<std::atomic<ReadyState>>(ReadyState::kLoading);
   std::unique_ptr<Node> node_;
   std::unique_ptr<ActorRuntime> actors_;
   GatewayActor gateway_;
   RemoteMembersActor members_;
-  std::unique_ptr<GatewayService> service_;
-  std::unique_ptr<HttpServer> http_;
+  GatewayFront front_;
 };
 
 }  // namespace moesaic
