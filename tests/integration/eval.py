@@ -40,7 +40,7 @@ def main():
     reference = [bool(item["reference_correct"]) for item in items]
     good = True
     for compute in ("f32", "bf16"):
-        server = serve_test.Server("--compute", compute)
+        server = serve_test.Server(serve_test.BINARY, "--compute", compute)
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             results = list(pool.map(lambda item: is_right(server, item), items))
         good = server.stop() == 0 and good

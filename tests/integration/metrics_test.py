@@ -8,71 +8,35 @@ import os
 import pathlib
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
+from all_in_one import Server  # noqa: E402
 
 BINARY = pathlib.Path(sys.argv[1])
 SOURCE = pathlib.Path(sys.argv[2])
 DEMO = SOURCE / "configs" / "models" / "ernie-vl-demo"
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Server:
-    def __init__(self, *arguments):
-        self.port = free_port()
-        self.log = tempfile.NamedTemporaryFile("w+", suffix=".log")
-        self.process = subprocess.Popen([BINARY, "serve", "--http-port", str(self.port), *arguments], stdout=self.log, stderr=self.log)
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                raise RuntimeError(f"server ended with {self.process.returncode}: {pathlib.Path(self.log.name).read_text()}")
-            try:
-                if self.request("GET", "/ready")[0] == 200:
-                    return
-            except OSError:
-                pass
-            time.sleep(0.05)
-        raise RuntimeError("server not ready")
-
-    def request(self, method, path, document=None):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
-        try:
-            body = None if document is None else json.dumps(document)
-            connection.request(method, path, body, {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode()
-        finally:
-            connection.close()
-
+class MeasuredServer(Server):
     def metrics(self):
         status, text = self.request("GET", "/metrics")
         assert status == 200, text
-        return text
+        return text.decode()
 
     def value(self, series):
         found = re.search(rf"^{re.escape(series)} (\S+)$", self.metrics(), re.MULTILINE)
         return float(found[1]) if found else None
 
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(20)
-        self.log.close()
-
 
 class MetricsTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.server = Server("--metrics-compat", "vllm")
+        cls.server = MeasuredServer(BINARY, "--metrics-compat", "vllm")
 
     @classmethod
     def tearDownClass(cls):

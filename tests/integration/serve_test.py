@@ -5,7 +5,6 @@ import base64
 import concurrent.futures
 import http.client
 import json
-import os
 import pathlib
 import re
 import signal
@@ -16,57 +15,13 @@ import tempfile
 import time
 import unittest
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "support"))
+from all_in_one import Server  # noqa: E402
+
 BINARY = pathlib.Path(sys.argv[1])
 SOURCE = pathlib.Path(sys.argv[2])
 DEMO = SOURCE / "configs" / "models" / "ernie-vl-demo"
 CASES = {case["name"]: case for case in json.loads((DEMO / "cases.json").read_text())["cases"]}
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-class Server:
-    """A server of its own, ended by SIGTERM."""
-
-    def __init__(self, *arguments, environment=None):
-        self.port = free_port()
-        self.log = tempfile.NamedTemporaryFile("w+", suffix=".log")
-        self.process = subprocess.Popen([BINARY, "serve", "--http-port", str(self.port), *arguments], stdout=self.log, stderr=self.log,
-                                        env={**os.environ, **(environment or {})})
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                raise RuntimeError(f"server ended with {self.process.returncode}: {pathlib.Path(self.log.name).read_text()}")
-            try:
-                if self.request("GET", "/ready")[0] == 200:
-                    return
-            except OSError:
-                pass
-            time.sleep(0.05)
-        raise RuntimeError("server not ready")
-
-    def request(self, method, path, document=None, headers=None):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
-        try:
-            body = None if document is None else json.dumps(document)
-            connection.request(method, path, body, {"Content-Type": "application/json", **(headers or {})})
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        finally:
-            connection.close()
-
-    def chat(self, document):
-        status, body = self.request("POST", "/v1/chat/completions", document)
-        return status, json.loads(body)
-
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(20)
-        self.log.close()
-        return status
 
 
 def data_url(name):
@@ -107,7 +62,7 @@ class DemoModelTest(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.server = Server("--compute", "f32")
+        cls.server = Server(BINARY, "--compute", "f32")
 
     @classmethod
     def tearDownClass(cls):
@@ -199,7 +154,7 @@ class ReadmeTest(unittest.TestCase):
     """The curl lines of the README, as a reader would paste them, against a server with its defaults."""
 
     def test_every_curl_example_gives_the_answer_it_promises(self):
-        server = Server()
+        server = Server(BINARY)
         try:
             text = (SOURCE / "README.md").read_text()
             paragraphs = text.split("\n\n")
@@ -226,7 +181,7 @@ class ReadmeTest(unittest.TestCase):
 
 class LifeCycleTest(unittest.TestCase):
     def test_sigterm_lets_an_open_stream_end(self):
-        server = Server()
+        server = Server(BINARY)
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
         connection.request("POST", "/v1/chat/completions", json.dumps({"messages": [{"role": "user", "content": "Tell me a story."}], "stream": True,
                                                                        "ignore_eos": True, "max_completion_tokens": 200}),
@@ -243,7 +198,7 @@ class LifeCycleTest(unittest.TestCase):
     def test_experts_behind_shards_answer_alike(self):
         answers = []
         for experts in ("local", "routed:4"):
-            server = Server("--experts", experts)
+            server = Server(BINARY, "--experts", experts)
             answers.append([server.chat(as_request(CASES[name]))[1]["choices"][0]["message"]["content"] for name in ("story", "describe", "sum_thinking")])
             self.assertEqual(server.stop(), 0)
         self.assertEqual(answers[0], answers[1])
@@ -251,7 +206,7 @@ class LifeCycleTest(unittest.TestCase):
     def test_bad_settings_are_one_line_and_status_3(self):
         for arguments, part in ((["--compute", "f16"], "f16"), (["--http-host", "0.0.0.0"], "0.0.0.0"), (["--model", "/nonexistent"], "/nonexistent"),
                                 (["--config", "/nonexistent.yaml"], "/nonexistent.yaml"), (["--experts", "routed:0"], "routed:0")):
-            done = subprocess.run([BINARY, "serve", "--http-port", str(free_port()), *arguments], capture_output=True, text=True, timeout=60)
+            done = subprocess.run([BINARY, "serve", "--http-port", "0", *arguments], capture_output=True, text=True, timeout=60)
             self.assertIn(done.returncode, (3, 4), arguments)
             self.assertEqual(len(done.stderr.strip().split("\n")), 1, done.stderr)
             self.assertIn(part, done.stderr)
@@ -269,13 +224,13 @@ class LifeCycleTest(unittest.TestCase):
         with tempfile.NamedTemporaryFile("w", suffix=".yaml") as config:
             config.write("model:\n  name: from-file\n  compute: f32\n")
             config.flush()
-            server = Server("--config", config.name)
+            server = Server(BINARY, "--config", config.name)
             self.assertEqual(json.loads(server.request("GET", "/v1/models")[1])["data"][0]["id"], "from-file")
             server.stop()
-            server = Server("--config", config.name, environment={"MOESAIC_MODEL_NAME": "from-environment"})
+            server = Server(BINARY, "--config", config.name, environment={"MOESAIC_MODEL_NAME": "from-environment"})
             self.assertEqual(json.loads(server.request("GET", "/v1/models")[1])["data"][0]["id"], "from-environment")
             server.stop()
-            server = Server("--config", config.name, "--model-name", "from-flag", environment={"MOESAIC_MODEL_NAME": "from-environment"})
+            server = Server(BINARY, "--config", config.name, "--model-name", "from-flag", environment={"MOESAIC_MODEL_NAME": "from-environment"})
             self.assertEqual(json.loads(server.request("GET", "/v1/models")[1])["data"][0]["id"], "from-flag")
             self.assertEqual(server.stop(), 0)
 
