@@ -202,7 +202,7 @@ void open_job(Self self, const GatewayJobPtr& job) {
   open.to_encode = job->visuals.size();
   open.features.resize(job->visuals.size());
   open.encoders.resize(job->visuals.size());
-  if (!state.jobs.emplace(id, std::move(open)).second) { log(LogLevel::kError, "DBG duplicate " + std::to_string(id)); return; }
+  if (!state.jobs.emplace(id, std::move(open)).second) return;
   if (state.draining) return fail_job(self, id, {Errc::kUnavailable, "gateway: draining"});
   if (state.policy == Members::kFixed) {
     if (state.decoders.empty()) return fail_job(self, id, {Errc::kUnavailable, "decoder: down"});

@@ -219,13 +219,11 @@ class GatewayService::Impl : public std::enable_shared_from_this<Impl> {
       if (const auto open = weak.lock()) open->client_gone();
     });
     const auto deadline_from = Clock::now();
-    flow->dbg += "q";
     const bool queued =
         queue_.post([self = shared_from_this(), flow, endpoint, id, deadline_from,
                      trace = flow->trace(), request_id = request.request_id,
                      body = std::make_shared<const std::string>(std::move(request.body))] {
-          flow->dbg += "w";
-          auto prepared =
+                auto prepared =
               std::make_shared<ApiResult<Prepared>>(self->prepare(endpoint, *body, trace));
           if (*prepared) (*prepared)->prompt.request.request_id = request_id;
           flow->responder().post([self, flow, id, deadline_from, prepared] {
@@ -281,7 +279,6 @@ class GatewayService::Impl : public std::enable_shared_from_this<Impl> {
   /// On the executor of the request's session.
   void submit(const std::shared_ptr<RequestFlow>& flow, std::uint64_t id,
               Clock::time_point deadline_from, ApiResult<Prepared>& prepared) {
-    flow->dbg += "s";
     if (!prepared) return flow->refuse(prepared.error());
     if (!flow->begin(std::move(prepared->plan))) return;
     auto job = std::make_shared<GatewayJob>();
@@ -295,7 +292,6 @@ class GatewayService::Impl : public std::enable_shared_from_this<Impl> {
     job->on_event = [flow](TokenEvent event) {
       flow->responder().post([flow, event = std::move(event)]() { flow->on_event(event); });
     };
-    flow->dbg += "j" + std::to_string(id);
     caf::anon_send(gateway_, submit_atom::value, GatewayJobPtr(std::move(job)));
   }
 

@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "actors/gateway/request_span.hpp"
-#include "common/base/log.hpp"
 
 namespace moesaic {
 namespace {
@@ -20,10 +19,6 @@ std::string_view reason_text(FinishReason reason) {
 
 RequestFlow::RequestFlow(Parts parts)
     : parts_(std::move(parts)), ticket_(std::move(parts_.ticket)) {}
-
-RequestFlow::~RequestFlow() {
-  if (!closed_) log(LogLevel::kError, "DBG flow dropped: planned " + std::to_string(builder_.has_value()) + " events " + std::to_string(dbg_events) + " trail " + dbg);
-}
 
 void RequestFlow::refuse(const ApiError& error) {
   if (closed_) return;
@@ -55,7 +50,6 @@ bool RequestFlow::begin(AnswerPlan plan) {
 }
 
 void RequestFlow::on_event(const TokenEvent& event) {
-  ++dbg_events;
   if (event.finished) metrics_.released(now());
   if (closed_) return;
   metrics_.tokens(event.tokens.size(), now());

@@ -48,8 +48,6 @@ class RequestFlow : public std::enable_shared_from_this<RequestFlow> {
     Span span;  ///< of the whole request; ends with it
   };
   explicit RequestFlow(Parts parts);
-  ~RequestFlow();
-  int dbg_events = 0; std::string dbg;
 
   /// Ends the request without an answer of the engine.
   void refuse(const ApiError& error);

@@ -172,21 +172,8 @@ class Cluster:
         status, body = self.request("POST", "/v1/chat/completions", document, **options)
         return status, json.loads(body)
 
-    def stream(self, document, gateway="gateway-0", timeout=120):
-        """Yields (seconds since the request, event) of a streamed chat."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.ports[gateway], timeout=timeout)
-        try:
-            begun = time.monotonic()
-            connection.request("POST", "/v1/chat/completions", json.dumps({**document, "stream": True}), {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            if answer.status != 200:
-                yield time.monotonic() - begun, {"error": json.loads(answer.read())["error"], "status": answer.status}
-                return
-            while line := answer.readline():
-                if line.startswith(b"data: ") and line.strip() != b"data: [DONE]":
-                    yield time.monotonic() - begun, json.loads(line[6:])
-        finally:
-            connection.close()
+    def stream(self, document, gateway="gateway-0"):
+        return stream_of(self.ports[gateway], document)
 
     def place(self, file, router="router-0"):
         """(exit status, output) of `moesaic place`."""
@@ -207,6 +194,23 @@ class Cluster:
                 process.kill()
                 process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def stream_of(port, document, timeout=120):
+    """Yields (seconds since the request, event) of a streamed chat."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        begun = time.monotonic()
+        connection.request("POST", "/v1/chat/completions", json.dumps({**document, "stream": True}), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        if answer.status != 200:
+            yield time.monotonic() - begun, {"error": json.loads(answer.read())["error"], "status": answer.status}
+            return
+        while line := answer.readline():
+            if line.startswith(b"data: ") and line.strip() != b"data: [DONE]":
+                yield time.monotonic() - begun, json.loads(line[6:])
+    finally:
+        connection.close()
 
 
 def text_of(answer):
