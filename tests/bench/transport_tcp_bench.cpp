@@ -4,41 +4,25 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <signal.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
 #include <chrono>
-#include <cstdio>
 #include <cstdlib>
-#include <filesystem>
-#include <functional>
 #include <string>
 #include <vector>
 
 #include "common/transport/carriers.hpp"
+#include "tests/bench/transport_chain.hpp"
 #include "tests/support/temp_dir.hpp"
 
 namespace {
 
 using namespace moesaic;
 using namespace moesaic::transport;
+using namespace moesaic::bench;
 using Clock = std::chrono::steady_clock;
-
-constexpr int kLayers = 27;
-constexpr int kPeers = 2;
-constexpr std::size_t kQuestion = 2600;
-constexpr std::size_t kAnswer = 5100;
-constexpr int kTokensPerTurn = 20;
-
-[[noreturn]] void stop(const std::string& why) {
-  std::fprintf(stderr, "transport_tcp_bench: %s\n", why.c_str());
-  std::exit(1);
-}
 
 Frame frame_of(std::size_t bytes) {
   Frame frame;
@@ -46,33 +30,6 @@ Frame frame_of(std::size_t bytes) {
                              std::vector<std::int64_t>{static_cast<std::int64_t>(bytes)});
   return frame;
 }
-
-/// Runs `body` in a child process; what it writes to the descriptor it gets is returned.
-std::string start_child(const std::function<void(int)>& body) {
-  std::array<int, 2> ends{};
-  if (::pipe(ends.data()) != 0) stop("pipe failed");
-  if (::fork() == 0) {
-    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-    ::close(ends[0]);
-    body(ends[1]);
-    std::_Exit(0);
-  }
-  ::close(ends[1]);
-  std::string text;
-  for (char c = 0; ::read(ends[0], &c, 1) == 1 && c != '\n';) text += c;
-  ::close(ends[0]);
-  return text;
-}
-
-void tell(int fd, const std::string& text) {
-  if (::write(fd, (text + '\n').c_str(), text.size() + 1) < 0) std::_Exit(1);
-}
-
-class Chain {
- public:
-  virtual ~Chain() = default;
-  virtual void layer() = 0;
-};
 
 class BareTcp final : public Chain {
  public:
@@ -186,20 +143,6 @@ class Carried final : public Chain {
   std::vector<ConnectionId> connections_;
 };
 
-struct Wire {
-  const char* name;
-  Chain* chain;
-  std::vector<double> us;  ///< per token
-};
-
-void measure(Wire& wire, int tokens) {
-  for (int token = 0; token < tokens; ++token) {
-    const auto start = Clock::now();
-    for (int layer = 0; layer < kLayers; ++layer) wire.chain->layer();
-    wire.us.push_back(std::chrono::duration<double, std::micro>(Clock::now() - start).count());
-  }
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -223,23 +166,7 @@ int main(int argc, char** argv) {
   Carried over_curve(keyed(asker), keyed(shard), {tcp, tcp});
   for (auto* carried : {&over_ipc, &over_tcp, &over_curve}) carried->connect();
 
-  std::array<Wire, 4> wires{Wire{"bare TCP", &bare, {}}, Wire{"ipc", &over_ipc, {}},
-                            Wire{"tcp", &over_tcp, {}}, Wire{"tcp + CURVE", &over_curve, {}}};
-  for (auto& wire : wires) {
-    measure(wire, kTokensPerTurn);
-    wire.us.clear();
-  }
-  for (int done = 0; done < tokens; done += kTokensPerTurn)
-    for (auto& wire : wires) measure(wire, kTokensPerTurn);
-
-  std::printf("%d layers, %d peers, %zu B out, %zu B back, %d tokens\n", kLayers, kPeers, kQuestion,
-              kAnswer, tokens);
-  double base = 0;
-  for (auto& wire : wires) {
-    std::sort(wire.us.begin(), wire.us.end());
-    const auto median = wire.us[wire.us.size() / 2];
-    if (base == 0) base = median;
-    std::printf("%-12s median %7.0f us/token  p99 %7.0f  %5.2f x bare TCP\n", wire.name, median,
-                wire.us[wire.us.size() * 99 / 100], median / base);
-  }
+  compare(
+      {{"bare TCP", &bare}, {"ipc", &over_ipc}, {"tcp", &over_tcp}, {"tcp + CURVE", &over_curve}},
+      tokens);
 }
