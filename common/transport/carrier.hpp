@@ -25,9 +25,9 @@ struct CarrierEvent {
   Kind kind{};
   ConnectionId connection = 0;
   Frame frame{};
-  bool accepted = false;  ///< kOpened: the peer connected to us
-  std::string detail{};   ///< kClosed, kRefused: why, for people
-  std::string role{};     ///< kOpened: whom the key belongs to; empty where there are no keys
+  bool accepted = false;    ///< kOpened: the peer connected to us
+  std::string detail{};     ///< kClosed, kRefused: why, for people
+  std::string key_owner{};  ///< kOpened: `role/name` of the peer's key; empty: no keys here
 };
 
 /// How frames get from one endpoint to another: inside a process, through shared memory, through

@@ -34,7 +34,7 @@ struct Peer {
   State state = State::kAway;
   Clock::time_point timer = kNever;    // kGreeting: (next) hello or end
   Clock::time_point not_before{};      // connector: the back-off after a refusal
-  std::string key_role;                // of this connection
+  std::string key_owner;               // of this connection
   std::string told;                    // the last kDown of a connector that did not come up
   Identity identity;                   // kUp
   std::uint64_t identity_id = 0;       // kUp
@@ -168,7 +168,7 @@ struct Endpoint::Impl {
     if (incarnations.size() >= kMaxIdentities) forget_identities();
     auto& highest = incarnations[peer.identity_id];
     highest = std::max(highest, peer.identity.incarnation);
-    peer.metrics.emplace(full_name(config.self), full_name(peer.identity), !peer.key_role.empty());
+    peer.metrics.emplace(full_name(config.self), full_name(peer.identity), !peer.key_owner.empty());
     Event event{.kind = Event::Kind::kUp, .peer = peer.id};
     event.identity = peer.identity;
     events.push_back(std::move(event));
@@ -187,7 +187,7 @@ struct Endpoint::Impl {
     const auto seen = incarnations.find(hello.identity.id());
     return refusal(hello, {.self = &config.self,
                            .accepted_roles = peer.connector ? nullptr : &config.accepted_roles,
-                           .key_role = peer.key_role,
+                           .key_owner = peer.key_owner,
                            .min_incarnation = seen == incarnations.end() ? 0 : seen->second});
   }
 
@@ -283,7 +283,7 @@ struct Endpoint::Impl {
     auto& peer = peers[event.connection];
     go_down(peer, Peer::State::kGreeting, "it connected again");
     peer.connection = event.connection;
-    peer.key_role = event.role;
+    peer.key_owner = event.key_owner;
     if (peer.connector) return send_hello(peer);
     set_timer(peer, Clock::now() + kHandshakeTime);
   }

@@ -36,8 +36,8 @@ std::string reason(const Hello& peer, const Expectation& expected) {
            std::to_string(kOldestWireVersion) + " to " + std::to_string(kWireVersion) +
            " are spoken here";
   const auto& who = peer.identity;
-  if (!expected.key_role.empty() && expected.key_role != who.role)
-    return "its key is that of a " + std::string(expected.key_role);
+  if (!expected.key_owner.empty() && expected.key_owner != full_name(who))
+    return "its key is that of " + std::string(expected.key_owner);
   const auto* roles = expected.accepted_roles;
   if (roles != nullptr && !roles->empty() &&
       std::find(roles->begin(), roles->end(), who.role) == roles->end()) {

@@ -36,7 +36,7 @@ void fields(Codec& codec, Hello& h) {
 struct Expectation {
   const Identity* self = nullptr;
   const std::vector<std::string>* accepted_roles = nullptr;  ///< null or empty: any
-  std::string_view key_role;          ///< the role the peer's key belongs to; empty: no keys
+  std::string_view key_owner;         ///< `role/name` of the peer's key; empty: no keys
   std::uint32_t min_incarnation = 0;  ///< the highest seen of that identity
 };
 

@@ -63,15 +63,10 @@ Result<KeyRing> KeyRing::load(const std::filesystem::path& folder, const std::st
   return KeyRing(std::move(own), std::move(known));
 }
 
-const KnownKey* KeyRing::find(std::string_view public_key) const {
+std::string KeyRing::owner_of(std::string_view public_key) const {
   for (const auto& key : known_)
-    if (key.public_key == public_key) return &key;
-  return nullptr;
-}
-
-std::string KeyRing::role_of(std::string_view public_key) const {
-  const auto* key = find(public_key);
-  return key != nullptr ? key->role : std::string();
+    if (key.public_key == public_key) return key.role + "/" + key.name;
+  return {};
 }
 
 std::string KeyRing::key_of(std::string_view role, std::string_view name) const {

@@ -39,10 +39,8 @@ class KeyRing {
 
   const KeyPair& own() const { return own_; }
   const std::vector<KnownKey>& known() const { return known_; }
-  /// Whom a public key belongs to; null: not admitted.
-  const KnownKey* find(std::string_view public_key) const;
-  /// The role of a public key; empty: not admitted.
-  std::string role_of(std::string_view public_key) const;
+  /// Whom a public key belongs to, as `role/name`; empty: not admitted.
+  std::string owner_of(std::string_view public_key) const;
   /// The newest public key of role and name; empty: none.
   std::string key_of(std::string_view role, std::string_view name) const;
 

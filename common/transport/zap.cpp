@@ -48,8 +48,7 @@ void answer_one(zmq::socket_t& socket, const KeyRing& keys) {
   }
   if (count < kSequence + 1) return;
   const auto key = asked_key(parts);
-  const auto* known = key.empty() ? nullptr : keys.find(key);
-  const auto user = known != nullptr ? known->role + "/" + known->name : std::string();
+  const auto user = key.empty() ? std::string() : keys.owner_of(key);
   const auto part = [&](std::string_view text) {
     socket.send(zmq::buffer(text), zmq::send_flags::sndmore);
   };
@@ -57,8 +56,8 @@ void answer_one(zmq::socket_t& socket, const KeyRing& keys) {
   part("");
   part("1.0");
   socket.send(parts[kSequence], zmq::send_flags::sndmore);
-  part(known != nullptr ? "200" : "400");
-  part(known != nullptr ? "OK" : "unknown key");
+  part(!user.empty() ? "200" : "400");
+  part(!user.empty() ? "OK" : "unknown key");
   part(user);
   socket.send(zmq::message_t(), zmq::send_flags::none);
 }

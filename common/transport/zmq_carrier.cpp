@@ -233,20 +233,17 @@ Result<Address> ZmqCarrier::listen(const Address& address) {
 Result<ConnectionId> ZmqCarrier::connect(const Address& address) {
   const auto& options = impl_->shared.options;
   MOESAIC_CHECK(check_crypto(options, address));
-  std::string role;
-  auto peer = to_string(address);
+  std::string key_owner;
   if (uses_curve(options, address)) {
-    const auto* key = options.keys->find(address.server_key);
-    if (key == nullptr)
+    key_owner = options.keys->owner_of(address.server_key);
+    if (key_owner.empty())
       return fail(Errc::kInvalidArgument,
-                  peer + ": " +
+                  to_string(address) + ": " +
                       (address.server_key.empty() ? "the listener's public key is not given"
                                                   : "the listener's key is not in known_keys"));
-    role = key->role;
-    peer = key->role + "/" + key->name;
   }
   const auto id = ++impl_->last_id;
-  auto connector = std::make_unique<ZmqConnector>(impl_->shared, id, address, role, peer);
+  auto connector = std::make_unique<ZmqConnector>(impl_->shared, id, address, key_owner);
   MOESAIC_CHECK(connector->open());
   impl_->connectors.emplace(id, std::move(connector));
   impl_->sources_changed();

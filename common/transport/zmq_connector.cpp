@@ -20,13 +20,13 @@ constexpr auto kHandshakeEnded = 1s;
 
 }  // namespace
 
-ZmqConnector::ZmqConnector(ZmqShared& shared, ConnectionId id, Address address, std::string role,
-                           std::string peer)
+ZmqConnector::ZmqConnector(ZmqShared& shared, ConnectionId id, Address address,
+                           std::string key_owner)
     : ZmqSource(shared),
       id_(id),
       address_(std::move(address)),
-      role_(std::move(role)),
-      peer_(std::move(peer)) {}
+      key_owner_(std::move(key_owner)),
+      peer_(key_owner_.empty() ? to_string(address_) : key_owner_) {}
 
 ZmqConnector::~ZmqConnector() { drop_socket(open_ ? kLingerMs : 0); }
 
@@ -100,7 +100,7 @@ void ZmqConnector::read_monitor(CarrierEvents& events) {
       case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
         open_ = true;
         opened_ = Clock::now();
-        events.push_back({CarrierEvent::Kind::kOpened, id_, {}, false, {}, role_});
+        events.push_back({CarrierEvent::Kind::kOpened, id_, {}, false, {}, key_owner_});
         break;
       case ZMQ_EVENT_DISCONNECTED:
         // Before the handshake ZeroMQ itself tries again.

@@ -12,9 +12,8 @@ class ZmqConnector final : public ZmqSource {
  public:
   using Clock = std::chrono::steady_clock;
 
-  /// @param peer `role/name` of the listener's key, or another label for metrics
-  ZmqConnector(ZmqShared& shared, ConnectionId id, Address address, std::string role,
-               std::string peer);
+  /// @param key_owner `role/name` of the listener's key; empty: there are no keys
+  ZmqConnector(ZmqShared& shared, ConnectionId id, Address address, std::string key_owner);
   ~ZmqConnector() override;
 
   ConnectionId id() const { return id_; }
@@ -37,8 +36,8 @@ class ZmqConnector final : public ZmqSource {
 
   ConnectionId id_;
   Address address_;
-  std::string role_;
-  std::string peer_;
+  std::string key_owner_;
+  std::string peer_;  ///< label of metrics
   bool open_ = false;
   Clock::time_point open_at_ = Clock::time_point::min();
   Clock::time_point opened_{};

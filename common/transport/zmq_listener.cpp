@@ -145,12 +145,7 @@ bool ZmqListener::accept(const Route& route, CarrierEvents& events) {
   }
   accepted.connection = next_id_();
   routes_[accepted.connection] = route;
-  events.push_back({CarrierEvent::Kind::kOpened,
-                    accepted.connection,
-                    {},
-                    true,
-                    {},
-                    peer.substr(0, peer.find('/'))});
+  events.push_back({CarrierEvent::Kind::kOpened, accepted.connection, {}, true, {}, peer});
   return true;
 }
 

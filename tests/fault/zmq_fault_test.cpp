@@ -171,7 +171,7 @@ TEST_P(PeerDeathTest, AKilledConnectorIsNoticedAtOnce) {
         with_keys({"ask", to_string(*bound), bound->server_key.empty() ? "-" : bound->server_key}));
     const auto opened = await(*listener, Kind::kOpened);
     ASSERT_TRUE(opened);
-    EXPECT_EQ(opened->role, wire_ == Wire::kCurve ? "expert-shard" : "");
+    EXPECT_EQ(opened->key_owner, wire_ == Wire::kCurve ? "expert-shard/s" : "");
     ASSERT_TRUE(await(*listener, Kind::kFrame));
     const auto killed = Clock::now();
     peer.signal(SIGKILL);

@@ -49,10 +49,9 @@ TEST_F(KeyRingTest, LoadsItsOwnPairAndWhomItAdmits) {
   ASSERT_TRUE(ring) << ring.error().what;
   EXPECT_EQ(ring->own().public_key, router);
   EXPECT_EQ(ring->own().secret_key.size(), 40U);
-  EXPECT_EQ(ring->role_of(shard), "expert-shard");
-  EXPECT_EQ(ring->find(shard)->name, "shard.1");
+  EXPECT_EQ(ring->owner_of(shard), "expert-shard/shard.1");
   EXPECT_EQ(ring->key_of("expert-shard", "shard.1"), shard);
-  EXPECT_EQ(ring->role_of(make_key_pair().public_key), "");
+  EXPECT_EQ(ring->owner_of(make_key_pair().public_key), "");
   EXPECT_EQ(ring->key_of("expert-shard", "shard.2"), "");
 }
 
@@ -64,16 +63,16 @@ TEST_F(KeyRingTest, RotationKeepsTwoKeysValidUntilTheOldOneIsRetired) {
   auto ring = KeyRing::load(folder_, "decoder", "d");
   ASSERT_TRUE(ring);
   EXPECT_EQ(ring->own().public_key, new_key);
-  EXPECT_EQ(ring->role_of(old_key), "decoder");
-  EXPECT_EQ(ring->role_of(new_key), "decoder");
+  EXPECT_EQ(ring->owner_of(old_key), "decoder/d");
+  EXPECT_EQ(ring->owner_of(new_key), "decoder/d");
   EXPECT_EQ(ring->key_of("decoder", "d"), new_key);
 
   EXPECT_EQ(retire_keys(folder_, "decoder", "d").value_or(0), 1U);
   ring = KeyRing::load(folder_, "decoder", "d");
   ASSERT_TRUE(ring);
-  EXPECT_EQ(ring->role_of(old_key), "");
-  EXPECT_EQ(ring->role_of(new_key), "decoder");
-  EXPECT_EQ(ring->role_of(other), "decoder");
+  EXPECT_EQ(ring->owner_of(old_key), "");
+  EXPECT_EQ(ring->owner_of(new_key), "decoder/d");
+  EXPECT_EQ(ring->owner_of(other), "decoder/e");
 }
 
 TEST_F(KeyRingTest, AThirdKeyNeedsTheFirstRetired) {

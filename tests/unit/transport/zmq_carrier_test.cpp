@@ -120,7 +120,7 @@ TEST(ZmqCarrierTest, ListensOnSeveralAddressesAtOnce) {
     ASSERT_TRUE(connector->send(*connection, numbered(1)));
     const auto opened = await(*listener, Kind::kOpened);
     ASSERT_TRUE(opened);
-    EXPECT_EQ(opened->role, address == *ipc ? "" : "decoder");
+    EXPECT_EQ(opened->key_owner, address == *ipc ? "" : "decoder/d");
     EXPECT_TRUE(await(*listener, Kind::kFrame));
   }
 }
@@ -145,18 +145,18 @@ class CurveTest : public testing::Test {
   Address address_;
 };
 
-TEST_F(CurveTest, BothSidesKnowTheRoleOfThePeersKey) {
+TEST_F(CurveTest, BothSidesKnowWhomThePeersKeyBelongsTo) {
   auto shard = carrier(keys_.as(keys_.shard));
   const auto connection = shard->connect(address_);
   ASSERT_TRUE(connection);
   const auto opened = await(*shard, Kind::kOpened);
   ASSERT_TRUE(opened);
-  EXPECT_EQ(opened->role, "router");
+  EXPECT_EQ(opened->key_owner, "router/r");
   EXPECT_FALSE(opened->accepted);
   ASSERT_TRUE(shard->send(*connection, numbered(1)));
   const auto accepted = await(*listener_, Kind::kOpened);
   ASSERT_TRUE(accepted);
-  EXPECT_EQ(accepted->role, "expert-shard");  // whatever its frames say: the endpoint compares
+  EXPECT_EQ(accepted->key_owner, "expert-shard/s");  // whatever its frames say
   EXPECT_TRUE(accepted->accepted);
 }
 
@@ -225,7 +225,7 @@ TEST_F(CurveTest, TwoKeysOfOneOwnerAreValidDuringRotation) {
     ASSERT_TRUE(connector->send(*connection, numbered(1)));
     const auto opened = await(*listener, Kind::kOpened);
     ASSERT_TRUE(opened);
-    EXPECT_EQ(opened->role, "decoder");
+    EXPECT_EQ(opened->key_owner, "decoder/d");
   }
 }
 
@@ -237,25 +237,67 @@ EndpointConfig config_of(const char* role, const char* name) {
   return config;
 }
 
-TEST_F(CurveTest, AShardsKeyCannotPoseAsTheRouter) {
-  Endpoint decoder(config_of("decoder", "d"), carrier(keys_.as(keys_.decoder)));
-  const auto bound = decoder.listen(*parse_address("tcp://127.0.0.1:0"));
-  ASSERT_TRUE(bound) << bound.error().what;
-  Endpoint impostor(config_of("router", "r"), carrier(keys_.as(keys_.shard)));
-  ASSERT_TRUE(impostor.connect(*bound));
-  // The asked side answers while it waits.
-  std::string why;
-  for (int i = 0; i < 200 && why.empty(); ++i) {
-    const auto soon = [] { return Clock::now() + 10ms; };
-    const auto asked = decoder.receive(soon());
-    ASSERT_FALSE(asked && asked->kind == Event::Kind::kUp);
-    const auto event = impostor.receive(soon());
-    if (!event) continue;
-    ASSERT_EQ(event->kind, Event::Kind::kDown);
-    why = event->detail;
+/// What each side tells first of the other, while both wait: why not, or "up".
+struct Verdicts {
+  std::string of_listener, of_connector;
+};
+Verdicts introduce(Endpoint& listener, Endpoint& connector) {
+  Verdicts told;
+  const auto hear = [](Endpoint& endpoint, std::string& verdict) {
+    const auto event = endpoint.receive(Clock::now() + 10ms);
+    if (!event || !verdict.empty()) return;
+    verdict = event->kind == Event::Kind::kUp ? "up" : event->detail;
+  };
+  for (int i = 0; i < 200 && told.of_connector.empty(); ++i) {
+    hear(listener, told.of_listener);
+    hear(connector, told.of_connector);
   }
-  EXPECT_THAT(why, HasSubstr("expert-shard"));
-  EXPECT_THAT(why, HasSubstr("router"));
+  hear(listener, told.of_listener);
+  return told;
+}
+
+TEST_F(CurveTest, NobodyTakesARoleOrANameThatHisKeyDoesNotHave) {
+  struct Case {
+    const char *role, *name;
+  };
+  // The key is that of expert-shard/s.
+  for (const auto& claim : {Case{"router", "r"}, Case{"expert-shard", "t"}, Case{"router", "s"}}) {
+    Endpoint decoder(config_of("decoder", "d"), carrier(keys_.as(keys_.decoder)));
+    const auto bound = decoder.listen(*parse_address("tcp://127.0.0.1:0"));
+    ASSERT_TRUE(bound) << bound.error().what;
+    Endpoint impostor(config_of(claim.role, claim.name), carrier(keys_.as(keys_.shard)));
+    ASSERT_TRUE(impostor.connect(*bound));
+    const auto told = introduce(decoder, impostor);
+    EXPECT_EQ(told.of_listener, "");
+    EXPECT_EQ(told.of_connector, std::string(claim.role) + "/" + claim.name +
+                                     " refused by decoder/d: its key is that of expert-shard/s");
+  }
+}
+
+TEST_F(CurveTest, AListenerUnderAnotherNameThanItsKeysIsRefusedByWhoConnects) {
+  Endpoint impostor(config_of("expert-shard", "t"), carrier(keys_.as(keys_.shard)));
+  const auto bound = impostor.listen(*parse_address("tcp://127.0.0.1:0"));
+  ASSERT_TRUE(bound) << bound.error().what;
+  Endpoint decoder(config_of("decoder", "d"), carrier(keys_.as(keys_.decoder)));
+  ASSERT_TRUE(decoder.connect(*bound));
+  EXPECT_EQ(introduce(impostor, decoder).of_connector,
+            "expert-shard/t refused by decoder/d: its key is that of expert-shard/s");
+}
+
+TEST_F(CurveTest, BothKeysOfARotationGiveTheSameName) {
+  auto rotating = keys_;
+  const auto next = make_key_pair();
+  rotating.known.push_back({"expert-shard", "s", next.public_key});
+  for (const auto& pair : {rotating.shard, next}) {
+    Endpoint decoder(config_of("decoder", "d"), carrier(rotating.as(rotating.decoder)));
+    const auto bound = decoder.listen(*parse_address("tcp://127.0.0.1:0"));
+    ASSERT_TRUE(bound) << bound.error().what;
+    Endpoint shard(config_of("expert-shard", "s"), carrier(rotating.as(pair)));
+    ASSERT_TRUE(shard.connect(*bound));
+    const auto told = introduce(decoder, shard);
+    EXPECT_EQ(told.of_listener, "up");
+    EXPECT_EQ(told.of_connector, "up");
+  }
 }
 
 TEST(ZmqCarrierTest, MalformedFramesAreCountedAndDropped) {
