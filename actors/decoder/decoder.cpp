@@ -7,6 +7,7 @@
 namespace moesaic {
 
 void DecoderState::drop_sink(const caf::actor_addr& gone) {
+  watched.erase(gone);
   for (auto it = sinks.begin(); it != sinks.end();) {
     if (it->second.address() == gone) {
       engine->cancel(it->first);
@@ -34,7 +35,8 @@ DecoderImpl::behavior_type decoder(DecoderImpl::stateful_pointer<DecoderState> s
           self->state.sinks.erase(request->id);
           return to_caf(queued.error());
         }
-        self->monitor(sink);
+        // Once: each call to `monitor` would be kept, by the sink and for ever.
+        if (self->state.watched.insert(sink.address()).second) self->monitor(sink);
         return caf::unit;
       },
       [self](cancel_atom, std::uint64_t id) { self->state.engine->cancel(id); },

@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <set>
 #include <vector>
 
 #include "actors/contracts/actors.hpp"
@@ -25,6 +26,7 @@ struct DecoderState {
   static constexpr const char* name = "decoder";
   std::unique_ptr<Engine> engine;
   TokenSinks sinks;
+  std::set<caf::actor_addr> watched;          ///< sinks whose end this actor is told
   std::vector<caf::response_promise> drains;  ///< who waits for the last request to end
 
   /// Ends every request whose tokens went to a sink that has died.
