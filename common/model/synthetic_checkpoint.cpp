@@ -3,9 +3,9 @@
 #include <array>
 #include <cstdio>
 #include <cstring>
-#include <fstream>
 #include <map>
 
+#include "common/base/write_file.hpp"
 #include "common/model/tensor_names.hpp"
 #include "common/model/weight_list.hpp"
 #include "common/tensor/safetensors_writer.hpp"
@@ -55,19 +55,6 @@ std::string shard_name(std::size_t shard, std::size_t shards) {
   std::array<char, 64> text{};
   std::snprintf(text.data(), text.size(), "model-%05zu-of-%05zu.safetensors", shard + 1, shards);
   return text.data();
-}
-
-Result<void> write_text(const std::filesystem::path& path, std::string_view text) {
-  auto temporary = path;
-  temporary += ".tmp";
-  std::ofstream out(temporary, std::ios::binary | std::ios::trunc);
-  out.write(text.data(), static_cast<std::streamsize>(text.size()));
-  out.close();
-  std::error_code code;
-  if (out) std::filesystem::rename(temporary, path, code);
-  if (out && !code) return {};
-  std::filesystem::remove(temporary, code);
-  return fail(Errc::kIo, path.string() + ": cannot be written");
 }
 
 std::string index_text(const std::vector<Plan>& plans, const std::vector<std::size_t>& first) {
@@ -146,8 +133,8 @@ Result<void> write_synthetic_checkpoint(const ModelConfig& config, std::string_v
     MOESAIC_CHECK(writer.finish());
   }
   if (shards > 1)
-    MOESAIC_CHECK(write_text(dir / "model.safetensors.index.json", index_text(plans, first)));
-  return write_text(dir / "config.json", config_json);
+    MOESAIC_CHECK(write_file(dir / "model.safetensors.index.json", index_text(plans, first)));
+  return write_file(dir / "config.json", config_json);
 } catch (const std::filesystem::filesystem_error& e) {
   return fail(Errc::kIo, e.what());
 } catch (const std::bad_alloc&) {
