@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
@@ -37,15 +38,18 @@ class Registry {
   /// begins to lead hears of the stored placement before its kLeading. May take two seconds: not
   /// from an actor's handler.
   /// @errors kUnavailable: no leader's term, or the store is out of reach; kInvalidArgument: epoch
-  /// not larger than the stored one
+  /// not larger than the stored one; kIo: it cannot be kept
   [[nodiscard]] virtual Result<void> store(std::uint64_t term, std::uint32_t epoch,
                                            const std::string& yaml) = 0;
   /// Gives leadership up at once. Any thread.
   virtual void stop() = 0;
 };
 
-/// One router, no store: it leads at once, term = its incarnation.
-std::unique_ptr<Registry> make_embedded_registry(std::string name, std::uint64_t term);
+/// One router: it leads at once, term = its incarnation.
+/// @param kept file that a stored placement is kept in for the next start; empty: it is forgotten
+/// when the router ends. It can be deleted while no router runs.
+std::unique_ptr<Registry> make_embedded_registry(std::string name, std::uint64_t term,
+                                                 std::filesystem::path kept = {});
 
 struct EtcdOptions {
   std::vector<std::string> endpoints;  ///< http://host:port, tried in turn

@@ -75,6 +75,10 @@ constexpr SettingSpec kKeys[] = {
      0, 0, ""},
     {"registry.kind", Kind::kChoice, "embedded",
      "where routers agree on who leads: in the one router, or in etcd", 0, 0, "embedded|etcd"},
+    {"registry.file", Kind::kText, "",
+     "embedded: keeps what `moesaic place` gave for the next start, where it wins over "
+     "placement.file; empty: not kept",
+     0, 0, ""},
     {"registry.endpoints", Kind::kText, "http://127.0.0.1:2379", "of etcd, comma-separated", 0, 0,
      ""},
     {"limits.body_bytes", Kind::kInteger, "67108864", "one request body", 1024, 4 * kGiB, ""},

@@ -135,7 +135,10 @@ command_of() {
   done
   [[ ${flags[admin.host]} == 127.* ]] || flags[admin.insecure_no_auth]=yes
   flags[router.endpoints]=$(IFS=, && echo "${endpoints[*]}")
-  [[ $role != router ]] || flags[router.listen]=tcp://$(address_of "$name"):$(port_of "$name" control)
+  if [[ $role == router ]]; then
+    flags[router.listen]=tcp://$(address_of "$name"):$(port_of "$name" control)
+    flags[registry.file]=$state/run/$name.placement.yaml # as long as the cluster is up
+  fi
   case $role in
     gateway) flags[http.port]=$(port_of "$name" http) ;;
     *) flags[transport.listen]=$(listen_of "$name") ;;

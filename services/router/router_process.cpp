@@ -19,7 +19,8 @@ constexpr std::size_t kPlacementBytes = std::size_t{1} << 20;
 std::unique_ptr<cluster::Registry> open_registry(const Settings& settings,
                                                  const transport::Identity& self) {
   if (settings.text("registry.kind") == "embedded")
-    return cluster::make_embedded_registry(self.name, self.incarnation);
+    return cluster::make_embedded_registry(self.name, self.incarnation,
+                                           settings.text("registry.file"));
   cluster::EtcdOptions options;
   options.endpoints = settings.items("registry.endpoints");
   options.name = self.name;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""`ops/cluster.sh up` as a user runs it: the real programs, the default profile, the demo model; a shard is killed by hand.
+"""`ops/cluster.sh up` as a user runs it: the real programs, the default profile, the demo model; a shard and the router are killed by hand.
 Usage: cluster_test.py SOURCE_DIR PROGRAM_DIR [unittest arguments]"""
 
 import concurrent.futures
@@ -74,6 +74,14 @@ class LoopbackTest(unittest.TestCase):
         self.assertEqual(status, 0, output)
         while not re.search(r"shard-0 +ready.*text 8-15", (seen := self.run_script("top", "--once")[1])):
             self.assertLess(time.monotonic(), deadline, seen)
+        self.assertEqual(self.ask(), CASE["greedy_text"])
+        # What was placed by hand outlives the router, which then numbers on.
+        self.assertEqual(self.run_script("kill", "router-0")[0], 0)
+        deadline = time.monotonic() + 30
+        while not re.search(r"^leader router-0, .*placement [3-9], ready", (seen := self.run_script("top", "--once")[1]), re.MULTILINE):
+            self.assertLess(time.monotonic(), deadline, seen)
+            time.sleep(0.2)
+        self.assertRegex(seen, r"shard-0 +ready.*text 8-15")
         self.assertEqual(self.ask(), CASE["greedy_text"])
         self.assertEqual(self.run_script("down")[0], 0)
 

@@ -7,6 +7,7 @@
 
 #include "common/base/base64.hpp"
 #include "tests/support/registry_log.hpp"
+#include "tests/support/temp_dir.hpp"
 #include "tests/unit/cluster/fake_etcd.hpp"
 
 namespace moesaic::cluster {
@@ -42,6 +43,38 @@ TEST(EmbeddedRegistryTest, StoresGrowingEpochsOfItsTermOnly) {
   EXPECT_EQ(log.events()[1].yaml, "a: 1");
   registry->stop();
   EXPECT_EQ(registry->store(42, 3, "b").error().code, Errc::kUnavailable);
+}
+
+// What moesaic place gave was lost with the router's process, and its file came back into force.
+TEST(EmbeddedRegistryTest, TellsTheNextLifeWhatWasStored) {
+  const test::TempDir dir;
+  const auto kept = dir / "placement.yaml";
+  {
+    RegistryLog log;
+    const auto registry = make_embedded_registry("r0", 42, kept);
+    registry->start(log.sink());
+    EXPECT_THAT(log.events(), SizeIs(1)) << "nothing is kept yet";
+    ASSERT_TRUE(registry->store(42, 7, "a: 1"));
+  }
+  RegistryLog log;
+  const auto registry = make_embedded_registry("r0", 43, kept);
+  registry->start(log.sink());
+  ASSERT_THAT(log.events(), SizeIs(2));
+  EXPECT_EQ(log.events()[0].kind, Kind::kPlacement);
+  EXPECT_EQ(log.events()[0].yaml, "a: 1");
+  EXPECT_EQ(log.events()[1].kind, Kind::kLeading);
+  ASSERT_TRUE(registry->store(43, 2, "")) << "back to even ranges";
+  EXPECT_FALSE(std::filesystem::exists(kept));
+  EXPECT_TRUE(registry->store(43, 3, ""));
+}
+
+TEST(EmbeddedRegistryTest, WhatCannotBeKeptIsNotStored) {
+  const test::TempDir dir;
+  RegistryLog log;
+  const auto registry = make_embedded_registry("r0", 42, dir / "none" / "placement.yaml");
+  registry->start(log.sink());
+  EXPECT_EQ(registry->store(42, 2, "a: 1").error().code, Errc::kIo);
+  EXPECT_THAT(log.events(), SizeIs(1));
 }
 
 std::string key_value(const std::string& key, const std::string& value, int revision) {
