@@ -34,8 +34,10 @@ struct ServerCore {
   std::set<Session*> sessions;
   std::size_t body_bytes = 0;  ///< of bodies being received
   bool stopping = false;
-  /// Last: handlers that it still holds when it goes refer to the members above.
-  boost::asio::io_context io{1};
+  /// Last: handlers that it still holds when it goes refer to the members above. One thread runs
+  /// it, but without the hint that says so: with that, what this thread posts runs after what
+  /// others post later, and a responder's order is lost.
+  boost::asio::io_context io;
 };
 
 /// One connection: reads a request, hands it to its route, writes the answer while it watches for

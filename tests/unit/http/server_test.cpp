@@ -426,6 +426,25 @@ TEST_F(HttpServerTest, StreamWhoseResponderIsLostBreaksOff) {
   EXPECT_THAT(client.read_until("0\r\n\r\n"), testing::Not(HasSubstr("0\r\n\r\n")));
 }
 
+TEST_F(HttpServerTest, AnswerPostedOnTheExecutorComesBeforeTheDropOfAnotherThread) {
+  start();
+  RawClient client(server->port());
+  client.send(post("/hold", ""));
+  auto last = responder();
+  ASSERT_TRUE(last);
+  std::promise<void> answered;
+  std::promise<void> dropped;
+  last->post([&, raw = last.get()] {
+    raw->send({200, {}, "answer"});
+    answered.set_value();
+    dropped.get_future().wait_for(5s);  // the io thread is still in this task
+  });
+  answered.get_future().wait_for(5s);
+  last.reset();
+  dropped.set_value();
+  EXPECT_EQ(client.read_response().status, 200);
+}
+
 TEST_F(HttpServerTest, ClientThatDoesNotReadIsDropped) {
   HttpServerConfig config;
   config.unsent_limit = 1 << 20;
