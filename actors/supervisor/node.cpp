@@ -4,6 +4,7 @@
 #include <ctime>
 #include <fstream>
 
+#include "actors/supervisor/service_settings.hpp"
 #include "common/base/log.hpp"
 #include "common/base/version.hpp"
 #include "common/cluster/view_json.hpp"
@@ -64,6 +65,8 @@ Result<std::unique_ptr<Node>> Node::open(const Settings& settings, const std::st
   const auto& named = settings.text("node.name");
   MOESAIC_TRY(const auto name, checked_name(named.empty() ? role + "-0" : named));
   node->identity_ = {role, name, incarnation_now(), std::move(model_hash), kVersion, boot_id()};
+  MOESAIC_TRY(node->exporter_,
+              TraceExporter::start(trace_config(settings, "moesaic-" + role, name)));
   node->plaintext_ = settings.yes("transport.plaintext");
   if (const auto& folder = settings.text("transport.keys"); !folder.empty()) {
     MOESAIC_TRY(auto keys, transport::KeyRing::load(folder, role, name));

@@ -14,6 +14,7 @@
 #include "common/cluster/view_metrics.hpp"
 #include "common/config/settings.hpp"
 #include "common/http/admin_server.hpp"
+#include "common/trace/exporter.hpp"
 #include "common/transport/carriers.hpp"
 #include "common/transport/link.hpp"
 
@@ -38,8 +39,9 @@ struct NodeMember {
 /// admin server. Owned by the service; thread-safe after `join`.
 class Node {
  public:
-  /// Reads sections node, transport, router and admin.
-  /// @errors kInvalidArgument, kIo, kCorrupt: a name, an address, a key file
+  /// Reads sections node, transport, router, admin and trace.
+  /// @errors kInvalidArgument, kIo, kCorrupt: a name, an address, a key file; those of
+  /// TraceExporter::start
   [[nodiscard]] static Result<std::unique_ptr<Node>> open(const Settings& settings,
                                                           const std::string& role,
                                                           std::string model_hash);
@@ -48,6 +50,8 @@ class Node {
   Node& operator=(const Node&) = delete;
 
   const transport::Identity& identity() const { return identity_; }
+  /// Of this process's spans. May outlive the node: its spans are then dropped.
+  Tracer tracer() const { return exporter_->tracer(); }
 
   /// An endpoint with this process's keys.
   /// @param accepted_roles who may connect to it
@@ -77,6 +81,7 @@ class Node {
   Result<void> connect_routers(const Settings& settings);
 
   transport::Identity identity_;
+  std::unique_ptr<TraceExporter> exporter_;
   std::shared_ptr<const transport::KeyRing> keys_;
   bool plaintext_ = false;
   cluster::Member self_;

@@ -1,5 +1,6 @@
 #include "actors/supervisor/service_settings.hpp"
 
+#include "common/base/version.hpp"
 #include "common/kernels/isa.hpp"
 
 namespace moesaic {
@@ -36,6 +37,17 @@ HttpServerConfig http_config(const Settings& settings) {
   config.allow_any_host = settings.yes("http.insecure_no_auth");
   config.header_limit = static_cast<std::size_t>(settings.integer("limits.header_bytes"));
   config.body_limit = static_cast<std::size_t>(settings.integer("limits.body_bytes"));
+  return config;
+}
+
+TraceConfig trace_config(const Settings& settings, const std::string& program,
+                         const std::string& instance) {
+  TraceConfig config;
+  config.endpoint = settings.text("trace.endpoint");
+  config.service = program;
+  config.instance = instance;
+  config.version = kVersion;
+  config.sample_ratio = static_cast<double>(settings.integer("trace.sample_percent")) / 100;
   return config;
 }
 

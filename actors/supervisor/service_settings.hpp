@@ -7,6 +7,7 @@
 #include "common/engine/model_loader.hpp"
 #include "common/http/server.hpp"
 #include "common/tokenizer/tokenizer.hpp"
+#include "common/trace/exporter.hpp"
 
 namespace moesaic {
 
@@ -21,6 +22,12 @@ EngineSettings engine_settings(const Settings& settings, const Tokenizer& tokeni
 
 /// From the sections http and limits.
 HttpServerConfig http_config(const Settings& settings);
+
+/// From the section trace.
+/// @param program  service.name of the spans: "moesaic-decoder"
+/// @param instance the node's name
+TraceConfig trace_config(const Settings& settings, const std::string& program,
+                         const std::string& instance);
 
 /// `portable` and `avx512bf16` differ in bf16 sums: a process runs what its configuration names, or
 /// says why it cannot.

@@ -24,11 +24,14 @@ Result<void> AllInOne::open(const Settings& settings) {
   MOESAIC_TRY(auto model, load_model(options));
   MOESAIC_TRY(auto gateway, load_gateway_model(settings, options.model, default_font()));
 
+  MOESAIC_TRY(exporter_, TraceExporter::start(trace_config(settings, "moesaic", "serve")));
+
   actors_ = std::make_unique<ActorRuntime>();
   ClusterParts parts;
   parts.model = model;
   parts.routed_shards = shards;
   parts.engine = engine_settings(settings, *gateway.tokenizer);
+  parts.engine.tracer = exporter_->tracer();
   parts.preprocess = gateway.preprocess;
   parts.image_limits = gateway.image_limits;
   parts.vision_cache_bytes = static_cast<std::size_t>(settings.integer("vision.cache_bytes"));
@@ -44,6 +47,7 @@ Result<void> AllInOne::open(const Settings& settings) {
   GatewayServiceConfig config;
   config.model = std::move(gateway);
   config.version = {kVersion, kGitId, kBuild, ""};
+  config.tracer = exporter_->tracer();
   config.max_requests = static_cast<std::size_t>(settings.integer("engine.max_running") +
                                                  settings.integer("engine.max_waiting"));
   MOESAIC_CHECK(front_.listen(std::move(config), http_config(settings), gateway_));

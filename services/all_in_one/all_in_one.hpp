@@ -7,6 +7,7 @@
 #include "actors/supervisor/actor_runtime.hpp"
 #include "actors/supervisor/program.hpp"
 #include "common/config/settings.hpp"
+#include "common/trace/exporter.hpp"
 #include "services/all_in_one/cluster.hpp"
 
 namespace moesaic {
@@ -32,6 +33,7 @@ class AllInOne final : public RunningService {
                     const std::string& directory);
 
   std::chrono::seconds drain_time_{};
+  std::unique_ptr<TraceExporter> exporter_;
   std::unique_ptr<ActorRuntime> actors_;
   std::unique_ptr<Cluster> cluster_;
   GatewayActor gateway_;

@@ -80,7 +80,9 @@ Result<std::unique_ptr<Engine>> DecoderService::open_engine(const Settings& sett
   MOESAIC_TRY(auto weights, load_decoder(model.config, *model.source, model.compute));
   loaded.decoder = std::make_shared<const DecoderWeights>(std::move(weights));
   MOESAIC_TRY(auto experts, open_experts(settings, model));
-  return make_engine(loaded, engine_settings(settings, *tokenizer), std::move(experts),
+  auto engine = engine_settings(settings, *tokenizer);
+  engine.tracer = node_->tracer();
+  return make_engine(loaded, engine, std::move(experts),
                      [events = events_](TokenEvents told) { (*events)(std::move(told)); });
 }
 

@@ -42,6 +42,7 @@ Result<void> ExpertShardProcess::open(const Settings& settings) {
   parts.compute = model_.compute;
   parts.table = no_experts(model_);
   parts.threads = model_.pool->size();
+  parts.tracer = node_->tracer();
   MOESAIC_TRY(service_, ShardService::start(std::move(parts), std::move(endpoint)));
   banner_ = std::string("moesaic-expert-shard ") + kVersion + "\n";
   banner_ += "model         " + options.model + "\n";

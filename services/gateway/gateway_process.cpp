@@ -61,6 +61,7 @@ Result<void> GatewayProcess::open(const Settings& settings) {
   GatewayServiceConfig config;
   config.model = std::move(model);
   config.version = {kVersion, kGitId, kBuild, hash};
+  config.tracer = node_->tracer();
   MOESAIC_CHECK(front_.listen(std::move(config), http_config(settings), gateway_));
   banner_ += "listening     " + front_.address() + "\n";
   return {};

@@ -102,6 +102,7 @@ Result<void> RouterProcess::open_dispatch(const Settings& settings, const Opened
   parts.gates = std::make_shared<const RouterWeights>(std::move(gates));
   parts.source = topology_;
   parts.threads = static_cast<unsigned>(settings.integer("router.dispatch_threads"));
+  parts.tracer = node_->tracer();
   MOESAIC_TRY(dispatch_, RouterService::start(std::move(parts), std::move(endpoint)));
   MOESAIC_TRY(auto probing, node_->endpoint({}));
   prober_ = std::make_unique<ShardProber>(std::move(probing), node_->identity().host);

@@ -8,8 +8,8 @@ namespace moesaic {
 void add_serve(CLI::App& app, int& status) {
   auto* command =
       app.add_subcommand("serve", "serve a model over HTTP: every service in this process");
-  const auto keys = std::make_shared<const std::vector<SettingSpec>>(
-      select_keys({"http", "model", "chat", "engine", "kv", "vision", "limits", "metrics", "log"}));
+  const auto keys = std::make_shared<const std::vector<SettingSpec>>(select_keys(
+      {"http", "model", "chat", "engine", "kv", "vision", "limits", "metrics", "trace", "log"}));
   const auto options = std::make_shared<SettingOptions>();
   add_setting_options(*command, *keys, *options);
   command->callback([keys, options, &status] {
