@@ -223,7 +223,7 @@ class GatewayService::Impl : public std::enable_shared_from_this<Impl> {
         queue_.post([self = shared_from_this(), flow, endpoint, id, deadline_from,
                      trace = flow->trace(), request_id = request.request_id,
                      body = std::make_shared<const std::string>(std::move(request.body))] {
-                auto prepared =
+          auto prepared =
               std::make_shared<ApiResult<Prepared>>(self->prepare(endpoint, *body, trace));
           if (*prepared) (*prepared)->prompt.request.request_id = request_id;
           flow->responder().post([self, flow, id, deadline_from, prepared] {
