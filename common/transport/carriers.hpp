@@ -13,7 +13,8 @@ namespace moesaic::transport {
 [[nodiscard]] Result<std::unique_ptr<Carrier>> make_shm_carrier(CarrierLimits limits = {});
 
 /// ZeroMQ over ipc and tcp. With keys every tcp connection is CURVE-encrypted and the peer's role
-/// and name are those of its key; without keys tcp is refused beyond loopback unless `plaintext` says so.
+/// and name are those of its key; without keys tcp is refused beyond loopback unless `plaintext`
+/// says so.
 struct ZmqOptions {
   std::shared_ptr<const KeyRing> keys;  ///< null: none
   bool plaintext = false;               ///< allow tcp without encryption to and from other hosts
