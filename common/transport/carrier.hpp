@@ -59,6 +59,8 @@ struct CarrierLimits {
   std::size_t max_frame_bytes = std::size_t{256} << 20;
   std::size_t queue_frames = 256;  ///< per connection and direction
   std::size_t max_connections = 256;
+  std::size_t max_connections_per_key = 32;          ///< of one owner
+  std::size_t max_strangers = 512;                   ///< connections that are not served (yet)
   std::chrono::milliseconds heartbeat{200};          ///< how often a silent peer is asked
   std::chrono::milliseconds heartbeat_timeout{600};  ///< silence after which it counts as gone
 };

@@ -22,7 +22,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int kTurnsPerLook = 32;     // takes between two looks at monitors and the eventfd
+constexpr int kTurnsPerLook = 32;  // takes between two looks at monitors and the eventfd
+constexpr std::chrono::milliseconds kWatchEvery{100};  // for messages without end
+constexpr std::chrono::milliseconds kWatchGrowing{10};
 constexpr int kMessagesPerTurn = 64;  // dropped ones in one take; so that deadlines are kept
 
 tl::unexpected<Error> zmq_failure(const std::string& what, const zmq::error_t& error) {
@@ -71,6 +73,7 @@ struct ZmqCarrier::Impl {
   bool polled_stale = true;
   int turns = 0;
   int wake_fd = -1;
+  Clock::time_point next_watch{};
 
   ~Impl() {
     connectors.clear();
@@ -167,11 +170,27 @@ struct ZmqCarrier::Impl {
     return next;
   }
 
+  /// Looks after messages without end, if it is time to. @return when it is time again
+  Clock::time_point watch_due() {
+    if (sources.empty()) return Clock::time_point::max();
+    const auto now = Clock::now();
+    if (now < next_watch) return next_watch;
+    bool growing = false;
+    for (auto* source : sources) {
+      if (!source->has_socket()) continue;
+      growing = source->watch(events, now) || growing;
+      if (!source->has_socket()) polled_stale = true;
+    }
+    next_watch = now + (growing ? kWatchGrowing : kWatchEvery);
+    return next_watch;
+  }
+
   /// Asks all descriptors, waiting until the deadline at most, and takes what the eventfd and the
   /// monitors tell.
   void look(Clock::time_point deadline, int other) {
     turns = 0;
-    deadline = std::min(deadline, open_due());
+    deadline = std::min({deadline, open_due(), watch_due()});
+    if (!events.empty()) deadline = {};
     if (polled_stale || polled[1].fd != other) rebuild_polled(other);
     for (const auto* source : sources)
       if (source->may_have_data) deadline = {};
@@ -270,8 +289,10 @@ Result<void> ZmqCarrier::send(ConnectionId connection, Frame frame) {
     if (connector == impl_->connectors.end() && listener == nullptr)
       return fail(Errc::kUnavailable, "connection " + std::to_string(connection) + " is not open");
     MOESAIC_TRY(auto message, to_message(frame, impl_->shared.options.limits.max_frame_bytes));
-    return listener != nullptr ? listener->send(connection, std::move(message), impl_->events)
-                               : connector->second->send(std::move(message));
+    if (listener != nullptr) return listener->send(connection, std::move(message), impl_->events);
+    auto sent = connector->second->send(std::move(message), impl_->events);
+    if (!connector->second->has_socket()) impl_->polled_stale = true;
+    return sent;
   } catch (const zmq::error_t& error) {
     return zmq_failure("send", error);
   }

@@ -26,7 +26,8 @@ ZmqConnector::ZmqConnector(ZmqShared& shared, ConnectionId id, Address address,
       id_(id),
       address_(std::move(address)),
       key_owner_(std::move(key_owner)),
-      peer_(key_owner_.empty() ? to_string(address_) : key_owner_) {}
+      peer_(key_owner_.empty() ? to_string(address_) : key_owner_),
+      window_(shared.options.limits.queue_frames) {}
 
 ZmqConnector::~ZmqConnector() { drop_socket(open_ ? kLingerMs : 0); }
 
@@ -57,12 +58,24 @@ void ZmqConnector::connect() {
   may_have_data = true;
 }
 
-Result<void> ZmqConnector::send(zmq::message_t message) {
+Result<void> ZmqConnector::send(zmq::message_t message, CarrierEvents& events) {
+  may_have_data = open_;
+  // The peer may have told that there is room.
+  while (open_ && window_.full() && events.size() < shared_.options.limits.queue_frames &&
+         read_data(events) != Read::kNothing) {
+  }
   if (!open_) return fail(Errc::kUnavailable, to_string(address_) + ": not connected");
   may_have_data = true;
-  if (send_message(socket_, message)) return {};
-  catch_up(socket_);
-  if (send_message(socket_, message)) return {};
+  const auto send = [&] {
+    const bool sent = send_message(socket_, message);
+    if (sent) window_.sent();
+    return sent;
+  };
+  if (!window_.full()) {
+    if (send()) return {};
+    catch_up(socket_);
+    if (send()) return {};
+  }
   return fail(Errc::kOverloaded, to_string(address_) + ": queue of " +
                                      std::to_string(shared_.options.limits.queue_frames) +
                                      " frames is full");
@@ -71,15 +84,18 @@ Result<void> ZmqConnector::send(zmq::message_t message) {
 ZmqSource::Read ZmqConnector::read_data(CarrierEvents& events) {
   if (!open_) read_monitor(events);  // what is read may be the first words of the peer
   if (!has_socket()) return Read::kEvent;
-  if (!message_.read(socket_, false, shared_.options.limits.max_frame_bytes)) {
-    may_have_data = false;
-    return Read::kNothing;
-  }
+  if (!read_message(false)) return Read::kNothing;
+  watch_.heard();
   if (!open_) return Read::kDropped;
   if (message_.is(kBye)) {
     lose(events, "the listener closed the connection", kWaitAfterBye);
     return Read::kEvent;
   }
+  if (const auto taken = message_.taken()) {
+    window_.acknowledged(*taken);
+    return Read::kDropped;
+  }
+  take_one();
   auto frame = message_.frame();
   if (!frame) {
     count_malformed(shared_, peer_);
@@ -89,6 +105,29 @@ ZmqSource::Read ZmqConnector::read_data(CarrierEvents& events) {
   return Read::kEvent;
 }
 
+/// A frame has left the queue; tells the peer so now and then.
+void ZmqConnector::take_one() {
+  window_.took();
+  const auto due = window_.due();
+  if (!due) return;
+  auto message = taken_message(*due);
+  if (send_message(socket_, message)) window_.told();  // else with the next one
+}
+
+bool ZmqConnector::watch(CarrierEvents& events, Clock::time_point now) {
+  if (!open_) return false;
+  const auto found =
+      watch_.look(descriptor_, shared_.options.limits.max_frame_bytes, sweeps(), now);
+  if (found == EndlessWatch::Finding::kEndless) {
+    count_endless(shared_, peer_);
+    lose(events, "the listener sends a message without end", kWaitAfterBye);
+    return false;
+  }
+  const bool growing = found == EndlessWatch::Finding::kGrowing;
+  may_have_data = may_have_data || growing;
+  return growing;
+}
+
 void ZmqConnector::read_monitor(CarrierEvents& events) {
   while (monitor_) {
     const auto event = monitor_->next();
@@ -96,9 +135,12 @@ void ZmqConnector::read_monitor(CarrierEvents& events) {
     switch (event->kind) {
       case ZMQ_EVENT_CONNECTED:
         connected_ = Clock::now();
+        descriptor_ = event->value;
         break;
       case ZMQ_EVENT_HANDSHAKE_SUCCEEDED:
         open_ = true;
+        window_ = FrameWindow(shared_.options.limits.queue_frames);
+        watch_ = {};
         opened_ = Clock::now();
         events.push_back({CarrierEvent::Kind::kOpened, id_, {}, false, {}, key_owner_});
         break;

@@ -2,6 +2,8 @@
 
 #include <chrono>
 
+#include "common/transport/endless_watch.hpp"
+#include "common/transport/frame_window.hpp"
 #include "common/transport/zmq_source.hpp"
 
 namespace moesaic::transport {
@@ -24,12 +26,14 @@ class ZmqConnector final : public ZmqSource {
   Clock::time_point open_at() const { return open_at_; }
 
   /// @errors kUnavailable, kOverloaded
-  [[nodiscard]] Result<void> send(zmq::message_t message);
+  [[nodiscard]] Result<void> send(zmq::message_t message, CarrierEvents& events);
   Read read_data(CarrierEvents& events) override;
   void read_monitor(CarrierEvents& events) override;
+  bool watch(CarrierEvents& events, std::chrono::steady_clock::time_point now) override;
 
  private:
   void connect();
+  void take_one();
   /// @param least the shortest wait before the next try
   void lose(CarrierEvents& events, std::string why, std::chrono::milliseconds least);
   void refuse(CarrierEvents& events, std::string why);
@@ -39,6 +43,9 @@ class ZmqConnector final : public ZmqSource {
   std::string key_owner_;
   std::string peer_;  ///< label of metrics
   bool open_ = false;
+  int descriptor_ = -1;  ///< of the connection
+  FrameWindow window_;
+  EndlessWatch watch_;
   Clock::time_point open_at_ = Clock::time_point::min();
   Clock::time_point opened_{};
   Clock::time_point connected_{};

@@ -1,6 +1,7 @@
 #include "common/transport/zmq_message.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <memory>
 
 #include "common/transport/wire.hpp"
@@ -11,6 +12,13 @@ Result<zmq::message_t> to_message(const Frame& frame, std::size_t max_bytes) {
   MOESAIC_TRY(const auto size, checked_size(frame, max_bytes));
   zmq::message_t message(size);
   encode(frame, {message.data<std::byte>(), size});
+  return message;
+}
+
+zmq::message_t taken_message(std::uint64_t frames) {
+  zmq::message_t message(kTaken.size() + sizeof frames);
+  std::memcpy(message.data(), kTaken.data(), kTaken.size());
+  std::memcpy(message.data<char>() + kTaken.size(), &frames, sizeof frames);
   return message;
 }
 
@@ -44,8 +52,10 @@ bool ReadMessage::read(zmq::socket_t& socket, bool routed, std::size_t max_bytes
   if (!socket.recv(first_, recv_flags::dontwait)) return false;
   in_parts_ = first_.more();
   if (!in_parts_) return true;
+  std::size_t parts = 0;
   const auto add = [&](const zmq::message_t& part) {
-    too_large_ = too_large_ || part.size() > max_bytes - joined_.size();
+    too_large_ = too_large_ || part.size() > max_bytes - joined_.size() ||
+                 ++parts > max_bytes / kPartBytes + 1;
     const auto* bytes = part.data<std::byte>();
     if (!too_large_) joined_.insert(joined_.end(), bytes, bytes + part.size());
   };
@@ -56,6 +66,15 @@ bool ReadMessage::read(zmq::socket_t& socket, bool routed, std::size_t max_bytes
     add(part);
   } while (part.more());
   return true;
+}
+
+std::optional<std::uint64_t> ReadMessage::taken() const {
+  std::uint64_t frames = 0;
+  if (in_parts_ || first_.size() != kTaken.size() + sizeof frames ||
+      !first_.to_string_view().starts_with(kTaken))
+    return std::nullopt;
+  std::memcpy(&frames, first_.data<char>() + kTaken.size(), sizeof frames);
+  return frames;
 }
 
 Result<Frame> ReadMessage::frame() const {

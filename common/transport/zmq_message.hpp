@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string_view>
 #include <vector>
 #include <zmq.hpp>
@@ -10,15 +12,20 @@
 namespace moesaic::transport {
 
 /// A frame of more bytes travels as several parts of one message: between parts heartbeats get
-/// through, so that a long transfer is not taken for a dead peer.
-inline constexpr std::size_t kPartBytes = std::size_t{4} << 20;
+/// through, so that a long transfer is not taken for a dead peer. A part must come within the
+/// heartbeat timeout: half a megabyte a second is enough.
+inline constexpr std::size_t kPartBytes = std::size_t{256} << 10;
 
-// Two messages of the carrier itself; no frame is that short.
+// Messages of the carrier itself; no frame is that short.
 /// The first one of a connector on each connection. Connections that ZeroMQ makes again by itself,
 /// with messages that were meant for the one before, do not have it and are not heard.
 inline constexpr std::string_view kHi = "MSEC-HI!";
 /// From listener to connector: "I take nothing from you any more".
 inline constexpr std::string_view kBye = "MSEC-BYE";
+/// How many frames of yours I have taken on this connection (see FrameWindow): before 8 bytes,
+/// little-endian.
+inline constexpr std::string_view kTaken = "MSEC-ACK";
+zmq::message_t taken_message(std::uint64_t frames);
 
 /// The frame as bytes, in memory that libzmq sends from: nothing is copied after this.
 /// @errors kTooLarge
@@ -38,6 +45,8 @@ class ReadMessage {
 
   std::string_view route() const { return route_.to_string_view(); }
   bool is(std::string_view text) const { return !in_parts_ && first_.to_string_view() == text; }
+  /// The number in a kTaken.
+  std::optional<std::uint64_t> taken() const;
   /// @errors those of decode; kTooLarge
   [[nodiscard]] Result<Frame> frame() const;
   /// What ZeroMQ knows of the connection; null: not said.

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
+#include "common/base/log.hpp"
 #include "common/metrics/metrics.hpp"
+#include "common/transport/frame_window.hpp"
 #include "common/transport/zmq_message.hpp"
 
 namespace moesaic::transport {
@@ -20,7 +22,7 @@ constexpr std::int64_t kCurveOverhead = 128;
 
 void set_options(zmq::socket_t& socket, const CarrierLimits& limits) {
   namespace opt = zmq::sockopt;
-  const auto queue = static_cast<int>(limits.queue_frames) + 1;  // and a hi
+  const auto queue = FrameWindow::library_limit(limits.queue_frames);
   const auto silence = static_cast<int>(limits.heartbeat_timeout.count());
   socket.set(opt::linger, 0);
   socket.set(opt::ipv6, true);
@@ -59,6 +61,13 @@ std::string endpoint_of(const Address& address) {
 void count_malformed(ZmqShared& shared, const std::string& peer) {
   ++shared.malformed;
   metrics::counter("moesaic_wire_malformed_total", {{"peer", peer}}).add();
+}
+
+void count_endless(ZmqShared& shared, const std::string& peer) {
+  count_malformed(shared, peer);
+  log(LogLevel::kWarn, "transport: " + peer + " sends a message of more than " +
+                           std::to_string(shared.options.limits.max_frame_bytes) +
+                           " bytes; connection closed");
 }
 
 void catch_up(zmq::socket_t& socket) { static_cast<void>(socket.get(zmq::sockopt::events)); }

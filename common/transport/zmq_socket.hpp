@@ -32,6 +32,8 @@ std::string endpoint_of(const Address& address);
 
 /// Counts a message that is no frame; `peer` is the label of the metric.
 void count_malformed(ZmqShared& shared, const std::string& peer);
+/// The same and a line in the log for a message without end, whose connection is closed.
+void count_endless(ZmqShared& shared, const std::string& peer);
 
 /// Lets the socket see what its io thread has told it, such as room in a queue: sending does so
 /// only now and then.

@@ -1,6 +1,12 @@
 #include "common/transport/zmq_source.hpp"
 
 namespace moesaic::transport {
+namespace {
+
+// ZeroMQ reads connections in turn: after so many messages each had its turn.
+constexpr std::uint64_t kMessagesPerSweep = 1024;
+
+}  // namespace
 
 void ZmqSource::make_socket(zmq::socket_type type) {
   socket_ = zmq::socket_t(shared_.context, type);
@@ -8,6 +14,16 @@ void ZmqSource::make_socket(zmq::socket_type type) {
   monitor_.emplace(shared_, socket_);
   data_descriptor_ = descriptor_of(socket_);
   may_have_data = false;
+}
+
+bool ZmqSource::read_message(bool routed) {
+  const bool read = message_.read(socket_, routed, shared_.options.limits.max_frame_bytes);
+  if (!read) may_have_data = false;
+  if (!read || ++read_in_sweep_ >= kMessagesPerSweep) {
+    ++sweeps_;
+    read_in_sweep_ = 0;
+  }
+  return read;
 }
 
 void ZmqSource::drop_socket(int linger_ms) {

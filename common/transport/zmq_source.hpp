@@ -24,6 +24,9 @@ class ZmqSource {
   virtual Read read_data(CarrierEvents& events) = 0;
   /// Takes all that the monitor tells.
   virtual void read_monitor(CarrierEvents& events) = 0;
+  /// Ends connections whose message never ends; to be called several times a second.
+  /// @return one is growing: look again soon
+  virtual bool watch(CarrierEvents& events, std::chrono::steady_clock::time_point now) = 0;
 
   /// False while a connector waits before it tries again.
   bool has_socket() const { return monitor_.has_value(); }
@@ -37,6 +40,10 @@ class ZmqSource {
   /// Makes the socket with all options that do not depend on who uses it.
   void make_socket(zmq::socket_type type);
   void drop_socket(int linger_ms);
+  /// Takes the next message, if there is one, to `message_`.
+  bool read_message(bool routed);
+  /// How often everything that was complete has been read.
+  std::uint64_t sweeps() const { return sweeps_; }
 
   ZmqShared& shared_;
   zmq::socket_t socket_;
@@ -45,6 +52,8 @@ class ZmqSource {
 
  private:
   int data_descriptor_ = -1;
+  std::uint64_t sweeps_ = 0;
+  std::uint64_t read_in_sweep_ = 0;
 };
 
 }  // namespace moesaic::transport
