@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "common/base/trace_context.hpp"
 #include "common/engine/request.hpp"
 #include "common/model/config.hpp"
 #include "common/transport/endpoint.hpp"
@@ -38,6 +39,7 @@ struct VisualItem {
   std::vector<std::shared_ptr<const std::string>> frames;
   /// When it came into this process: its wait for the encoder begins.
   std::chrono::steady_clock::time_point since = std::chrono::steady_clock::now();
+  TraceContext trace{};  ///< of the request it is encoded for
 };
 using VisualItemPtr = std::shared_ptr<const VisualItem>;
 

@@ -144,7 +144,9 @@ void encode_visual(Self self, std::uint64_t id, std::size_t i,
     it->second.encoders[i] = nullptr;
     return &it->second;
   };
-  self->request(member.handle, timeout, encode_atom::value, open.job->visuals[i])
+  auto item = std::make_shared<VisualItem>(*open.job->visuals[i]);
+  item->trace = open.job->request.trace;
+  self->request(member.handle, timeout, encode_atom::value, VisualItemPtr(std::move(item)))
       .then(
           [self, id, i, answered](const VisualFeaturesPtr& features) {
             auto* job = answered();

@@ -256,6 +256,7 @@ Frame make_encode(const VisualItem& item) {
     total += file->size();
   }
   auto frame = make_message(FrameType::kEncode, message);
+  frame.trace = item.trace;
   frame.tensors.emplace_back(DType::kU8,
                              std::vector<std::int64_t>{static_cast<std::int64_t>(total)});
   auto* to = frame.tensors.back().bytes.data();
@@ -272,6 +273,7 @@ Result<VisualItem> read_encode(const Frame& frame) {
     return fail(Errc::kCorrupt, "encode: no files in the frame");
   const auto files = frame.tensors[1].as<char>();
   VisualItem item{message.video, message.fps, {}};
+  item.trace = frame.trace;
   std::size_t at = 0;
   for (const auto bytes : message.frame_bytes) {
     if (bytes > files.size() - at)

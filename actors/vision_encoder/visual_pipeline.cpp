@@ -45,6 +45,13 @@ VisualPipeline::VisualPipeline(VisualPipelineParts parts)
       cache_(parts_.cache_bytes) {}
 
 Result<VisualFeaturesPtr> VisualPipeline::encode(const VisualItem& item) {
+  auto span = parts_.tracer.start("encode", SpanKind::kServer, item.trace);
+  auto features = encode(item, span);
+  if (!features) span.fail("encode");
+  return features;
+}
+
+Result<VisualFeaturesPtr> VisualPipeline::encode(const VisualItem& item, Span& span) {
   std::vector<RgbImage> frames;
   for (const auto& file : item.frames) {
     MOESAIC_TRY(auto frame,
@@ -54,7 +61,10 @@ Result<VisualFeaturesPtr> VisualPipeline::encode(const VisualItem& item) {
   if (frames.empty()) return fail(Errc::kInvalidArgument, "a visual item without frames");
   auto hash = item.video ? video_content_hash(parts_.preprocess, frames, item.fps)
                          : image_content_hash(parts_.preprocess, frames.front());
-  if (auto known = cache_.find(hash)) {
+  span.set("moesaic.vision.frames", static_cast<std::int64_t>(item.frames.size()));
+  auto known = cache_.find(hash);
+  span.set("moesaic.vision.cached", known != nullptr);
+  if (known) {
     ++status_.cache_hits;
     metrics_.hits.add();
     return known;

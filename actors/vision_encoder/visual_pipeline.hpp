@@ -11,6 +11,7 @@
 #include "common/media/preprocess.hpp"
 #include "common/metrics/metrics.hpp"
 #include "common/model/vision_tower.hpp"
+#include "common/trace/tracer.hpp"
 
 namespace moesaic {
 
@@ -53,6 +54,7 @@ struct VisualPipelineParts {
   PreprocessConfig preprocess;
   ImageLimits limits;  ///< of each file
   std::size_t cache_bytes = std::size_t{256} << 20;
+  Tracer tracer{};
 };
 
 /// From files to embeddings: decode, resize, ViT, resampler; equal content is encoded once. Knows
@@ -66,6 +68,8 @@ class VisualPipeline {
   const VisionStatus& status() const { return status_; }
 
  private:
+  Result<VisualFeaturesPtr> encode(const VisualItem& item, Span& span);
+
   VisualPipelineParts parts_;
   VisionTower tower_;
   FeatureCache cache_;

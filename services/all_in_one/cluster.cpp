@@ -54,7 +54,8 @@ Result<std::unique_ptr<Cluster>> Cluster::start(caf::actor_system& system, Clust
                              model.pool,
                              std::move(parts.preprocess),
                              parts.image_limits,
-                             parts.vision_cache_bytes};
+                             parts.vision_cache_bytes,
+                             parts.engine.tracer};
   cluster->vision_ = system.spawn<caf::detached>(vision_encoder, std::move(vision));
   cluster->join("vision-encoder", "vision-encoder-0", cluster->vision_.address());
   return cluster;

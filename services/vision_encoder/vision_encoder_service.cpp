@@ -38,6 +38,7 @@ Result<void> VisionEncoderService::load(const Settings& settings) {
   MOESAIC_TRY(parts.preprocess, PreprocessConfig::load(options.model, default_font()));
   parts.limits.max_bytes = static_cast<std::size_t>(settings.integer("limits.image_bytes"));
   parts.limits.max_pixels = settings.integer("limits.image_pixels");
+  parts.tracer = node_->tracer();
   parts.cache_bytes = static_cast<std::size_t>(settings.integer("vision.cache_bytes"));
 
   actors_ = std::make_unique<ActorRuntime>();

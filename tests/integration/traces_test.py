@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Every program sends its spans to the configured collector, and those of a request make one tree. Usage: traces_test.py BIN_DIR [unittest arguments]"""
 
+import base64
 import collections
 import http.server
 import json
@@ -15,7 +16,10 @@ from all_in_one import Server  # noqa: E402
 from cluster import Cluster  # noqa: E402
 
 BIN = pathlib.Path(sys.argv[1])
-QUESTION = {"messages": [{"role": "user", "content": "Who are you?"}], "temperature": 0}
+SOURCE = pathlib.Path(__file__).resolve().parent.parent.parent
+PICTURE = base64.b64encode((SOURCE / "configs/models/ernie-vl-demo/examples/digit.png").read_bytes()).decode()
+QUESTION = {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64," + PICTURE}},
+                                                      {"type": "text", "text": "Which digit is this?"}]}], "temperature": 0}
 
 
 class Collector:
@@ -68,7 +72,7 @@ class TracesTest(unittest.TestCase):
         self.assertEqual(orphans, {})
 
     def test_the_spans_of_a_cluster_make_one_tree(self):
-        services = {"moesaic-gateway", "moesaic-decoder", "moesaic-router", "moesaic-expert-shard"}
+        services = {"moesaic-gateway", "moesaic-vision-encoder", "moesaic-decoder", "moesaic-router", "moesaic-expert-shard"}
         with Collector() as collector:
             with Cluster(BIN, groups=("0-7", "8-15"), settings={"trace.endpoint": collector.endpoint}) as cluster:
                 self.assertEqual(cluster.chat(QUESTION)[0], 200)
