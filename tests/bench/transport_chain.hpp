@@ -1,5 +1,6 @@
 #pragma once
 
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -11,6 +12,7 @@
 #include <cstdlib>
 #include <functional>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace moesaic::bench {
@@ -34,12 +36,25 @@ class Chain {
   std::exit(1);
 }
 
+/// Keeps this process on one CPU: left to the scheduler, where the processes of a chain happen to
+/// sit decides more than the wire does.
+inline void stay_on(unsigned cpu) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(cpu % std::max(1U, std::thread::hardware_concurrency()), &set);
+  static_cast<void>(::sched_setaffinity(0, sizeof set, &set));
+}
+
 /// Runs `body` in a child process, which ends with this one; the line it writes to the descriptor
 /// it gets is returned. Call before the first thread starts.
 inline std::string start_child(const std::function<void(int)>& body) {
   std::array<int, 2> ends{};
   if (::pipe(ends.data()) != 0) stop("pipe failed");
+  static unsigned children = 0;
+  stay_on(0);
+  const auto cpu = 1 + children++ % kPeers;
   if (::fork() == 0) {
+    stay_on(cpu);
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     ::close(ends[0]);
     body(ends[1]);
