@@ -154,10 +154,11 @@ stop_all() {
 
 status() {
   recall || fail "no cluster is up in $state"
-  local name all_ready=0
+  local name condition all_ready=0
   printf '%-18s %-8s %-16s %-9s %s\n' name pid state restarts admin
   for name in "${names[@]}"; do
-    printf '%-18s %-8s %-16s %-9s %s\n' "$name" "$(pid_of "$name" || echo -)" "$(condition_of "$name")" \
+    condition=$(condition_of "$name") # before its pid, which may be a moment old
+    printf '%-18s %-8s %-16s %-9s %s\n' "$name" "$(pid_of "$name" || echo -)" "$condition" \
       "$(restarts_of "$name")" "$(admin_url "$name")"
   done
   if is_serving; then echo "serving on $gateway_url"; else

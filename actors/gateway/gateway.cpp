@@ -5,6 +5,7 @@
 
 #include "actors/contracts/errors.hpp"
 #include "common/base/log.hpp"
+#include "common/transport/peer_metrics.hpp"
 
 namespace moesaic {
 namespace {
@@ -264,11 +265,13 @@ void tick(Self self) {
     auto& open = state.jobs.at(id);
     if (auto* member = find_member(state.decoders, open.decoder)) {
       self->send(member->handle, cancel_atom::value, open.submission);
+      transport::count_expired(transport::FrameType::kSubmit);
       fail_job(self, id, {Errc::kDeadlineExceeded, "gateway: no end of the request in time"});
     } else {
       const bool encoding =
           std::any_of(open.encoders.begin(), open.encoders.end(), [](auto& e) { return !!e; });
       if (encoding) {
+        transport::count_expired(transport::FrameType::kEncode);
         fail_job(self, id, {Errc::kDeadlineExceeded, "vision encoder: no answer in time"});
       } else {
         fail_job(self, id,

@@ -141,6 +141,7 @@ Result<void> Node::open_admin(const Settings& settings) {
       answer.body = seen ? cluster::to_json(*seen) : "null";
       responder->send(std::move(answer));
     });
+    if (member_.add_routes) member_.add_routes(router);
   };
   parts.allow_any_host = settings.yes("admin.insecure_no_auth");
   MOESAIC_TRY(admin_, AdminServer::start(settings.text("admin.host"),

@@ -33,6 +33,7 @@ struct NodeMember {
   std::function<void(const cluster::PlacementTable&)> on_prepare;
   std::function<void(const cluster::PlacementTable&)> on_release;
   std::function<void()> on_drain;
+  std::function<void(HttpRouter&)> add_routes;  ///< further routes of the admin server
 };
 
 /// What the five services have in common: who they are, their keys, the way to the routers, the

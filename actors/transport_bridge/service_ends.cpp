@@ -129,9 +129,12 @@ void take(VisionSelf self, const Event& event) {
                 VisualItemPtr(std::make_shared<const VisualItem>(std::move(*item))))
       .then(
           [self, peer, sequence](const VisualFeaturesPtr& features) {
+            const auto begun = std::chrono::steady_clock::now();
             auto frame = make_features(*features);
             frame.sequence = sequence;
             send(self, peer, std::move(frame));
+            self->state.transfer.observe(
+                std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count());
           },
           [self, peer, sequence](const caf::error& error) {
             send(self, peer, transport::make_failure(from_caf(error), sequence));

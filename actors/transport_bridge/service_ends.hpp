@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "actors/contracts/actors.hpp"
+#include "common/metrics/metrics.hpp"
 #include "common/transport/link.hpp"
 
 namespace moesaic {
@@ -49,6 +50,7 @@ struct VisionEndState {
   ServiceEndParts parts;
   VisionEncoderActor vision;
   std::unique_ptr<transport::Link> link;
+  metrics::Histogram transfer = metrics::histogram("moesaic_vision_transfer_seconds");
 };
 
 VisionEndActor::behavior_type vision_end(VisionEndActor::stateful_pointer<VisionEndState> self,

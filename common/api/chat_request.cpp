@@ -2,12 +2,14 @@
 
 #include <array>
 #include <boost/json/array.hpp>
+#include <chrono>
 #include <optional>
 #include <utility>
 
 #include "common/api/data_url.hpp"
 #include "common/api/json_reader.hpp"
 #include "common/api/options_parser.hpp"
+#include "common/metrics/metrics.hpp"
 
 namespace moesaic {
 namespace {
@@ -191,6 +193,8 @@ class MessageParser {
   }
 
   ApiResult<void> add_frame(RequestVisual& visual, std::string_view url, const std::string& path) {
+    static const auto fetch = metrics::histogram("moesaic_vision_fetch_seconds");
+    const auto begun = std::chrono::steady_clock::now();
     auto bytes = decode_data_url(url, limits_.max_image_bytes);
     if (!bytes) {
       switch (bytes.error().code) {
@@ -203,6 +207,8 @@ class MessageParser {
           return api_fail(ApiCode::kInvalidImage, path + ": not valid base64", path);
       }
     }
+    metrics::Histogram(fetch).observe(
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begun).count());
     visual.frames.push_back(std::make_shared<const std::string>(std::move(*bytes)));
     visual.paths.push_back(path);
     return {};

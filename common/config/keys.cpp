@@ -51,6 +51,10 @@ constexpr SettingSpec kKeys[] = {
      1024 * kGiB, ""},
     {"shard.capacity_bytes", Kind::kInteger, "0",
      "memory for experts, bytes; 0: what is available less 1 GiB", 0, 1024 * kGiB, ""},
+    {"shard.expert_metrics", Kind::kChoice, "no",
+     "a metric series for each expert (thousands); GET /experts of the admin port tells the same "
+     "without",
+     0, 0, "yes|no"},
     {"transport.listen", Kind::kText, "",
      "where the data plane listens, comma-separated, best first: shm:///path, ipc:///path, "
      "tcp://host:port",

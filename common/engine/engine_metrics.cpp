@@ -22,6 +22,9 @@ EngineMetrics::EngineMetrics(const SchedulerLimits& limits, std::size_t kv_block
       decode_(metrics::histogram("moesaic_request_decode_seconds")) {
   metrics::gauge("moesaic_engine_requests_waiting_limit")
       .set(static_cast<double>(limits.max_waiting));
+  // There is no prefix cache: none is asked.
+  static_cast<void>(metrics::counter("moesaic_prefix_queries_total"));
+  static_cast<void>(metrics::counter("moesaic_prefix_hits_total"));
   publish(0, 0, kv_blocks);
 }
 

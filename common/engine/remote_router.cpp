@@ -4,6 +4,7 @@
 
 #include "common/base/log.hpp"
 #include "common/transport/failure.hpp"
+#include "common/transport/peer_metrics.hpp"
 
 namespace moesaic {
 namespace {
@@ -239,6 +240,7 @@ Result<void> RemoteRouter::gather(float* out, std::size_t index) {
     if (slot.state != Slot::State::kDirect &&
         (now >= context.deadline || (waits && now >= context.patience))) {
       forget(slot);
+      transport::count_expired(transport::FrameType::kMoeRows);
       return fail(Errc::kExpertUnavailable,
                   waits ? slot.failure : "expert shard unavailable: the router does not answer");
     }

@@ -8,6 +8,7 @@
 #include "common/base/log.hpp"
 #include "common/engine/owner_choice.hpp"
 #include "common/transport/failure.hpp"
+#include "common/transport/peer_metrics.hpp"
 
 namespace moesaic {
 namespace {
@@ -337,6 +338,7 @@ void ShardFanOut::tick(Clock::time_point now) {
     if (ready(id)) continue;
     const auto& context = job.work.step.context;
     if (now >= context.deadline || (job.stuck && now >= context.patience)) {
+      transport::count_expired(transport::FrameType::kExpertRows);
       job.error = unavailable(job);
       metrics_.degraded(context, "shard_unavailable");
       metrics_.dropped(job.work.step.x.rows);

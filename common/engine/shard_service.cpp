@@ -18,7 +18,8 @@ using Clock = std::chrono::steady_clock;
 ShardService::ShardService(ShardServiceParts parts, std::unique_ptr<transport::Endpoint> endpoint)
     : parts_(std::move(parts)),
       endpoint_(std::move(endpoint)),
-      expert_rows_(parts_.config.layers * (parts_.config.experts[0] + parts_.config.experts[1])) {}
+      expert_rows_(parts_.config.layers * (parts_.config.experts[0] + parts_.config.experts[1])),
+      expert_counters_(parts_.expert_metrics ? expert_rows_.size() : 0) {}
 
 Result<std::unique_ptr<ShardService>> ShardService::start(
     ShardServiceParts parts, std::unique_ptr<transport::Endpoint> endpoint) {
@@ -69,6 +70,18 @@ std::vector<std::uint64_t> ShardService::expert_rows() const {
   return {expert_rows_.begin(), expert_rows_.end()};
 }
 
+/// One series per expert, from its first row on.
+void ShardService::count(std::size_t index, const ExpertCall& call, std::uint32_t expert) {
+  auto& counter = expert_counters_[index];
+  if (!counter)
+    counter =
+        metrics::counter("moesaic_moe_expert_tokens_total",
+                         {{"layer", std::to_string(call.layer)},
+                          {"expert", std::to_string(expert)},
+                          {"modality", call.modality == Modality::kText ? "text" : "vision"}});
+  counter->add();
+}
+
 transport::Frame ShardService::answer(const transport::Frame& question, ExpertScratch& scratch,
                                       ThreadPool& pool) {
   std::shared_ptr<const ExpertTable> table;
@@ -95,8 +108,11 @@ transport::Frame ShardService::answer(const transport::Frame& question, ExpertSc
     const auto& experts = parts_.config.experts;
     const auto first = rows.call.layer * (experts[0] + experts[1]) +
                        (rows.call.modality == Modality::kText ? 0 : experts[0]);
-    for (const auto id : rows.call.ids)
-      if (id != kNoExpert) expert_rows_[first + id].fetch_add(1, std::memory_order_relaxed);
+    for (const auto id : rows.call.ids) {
+      if (id == kNoExpert) continue;
+      expert_rows_[first + id].fetch_add(1, std::memory_order_relaxed);
+      if (parts_.expert_metrics) count(first + id, rows.call, id);
+    }
     return make_expert_nodes(nodes, parts_.config.hidden, parts_.compute);
   };
   ++batches_;

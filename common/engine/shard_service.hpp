@@ -4,9 +4,11 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
+#include "common/metrics/metrics.hpp"
 #include "common/model/expert_table.hpp"
 #include "common/trace/tracer.hpp"
 #include "common/transport/endpoint.hpp"
@@ -28,6 +30,7 @@ struct ShardServiceParts {
   std::vector<transport::Address> listen;
   unsigned threads = 1;  ///< kernel workers, the service thread included
   Tracer tracer{};
+  bool expert_metrics = false;  ///< a series for each expert
 };
 
 /// Answers expert frames on a thread of its own with the experts of one shard: rows in, tree nodes
@@ -69,6 +72,7 @@ class ShardService {
   void serve();
   transport::Frame answer(const transport::Frame& question, ExpertScratch& scratch,
                           ThreadPool& pool);
+  void count(std::size_t index, const ExpertCall& call, std::uint32_t expert);
 
   ShardServiceParts parts_;  ///< table and epochs: guarded by mutex_
   std::unique_ptr<transport::Endpoint> endpoint_;
@@ -77,6 +81,7 @@ class ShardService {
   std::atomic<bool> stop_ = false;
   std::atomic<std::uint64_t> batches_{0}, rows_{0}, failed_{0}, compute_ns_{0};
   std::vector<std::atomic<std::uint64_t>> expert_rows_;
+  std::vector<std::optional<metrics::Counter>> expert_counters_;  ///< as expert_rows_, or none
   std::jthread thread_;
 };
 

@@ -88,15 +88,18 @@ std::vector<Spec> make_list() {
                  {"node"}),
       gauge_of("moesaic_kv_usage_ratio", "Share of the KV blocks in use, 0 to 1."),
       gauge_of("moesaic_kv_blocks", "KV blocks: free, active or cached.", {"state"}),
-      counter_of("moesaic_prefix_queries_total", "Prompt tokens looked up in the prefix cache."),
+      counter_of("moesaic_prefix_queries_total",
+                 "Prompt tokens looked up in the prefix cache (0: this version has none)."),
       counter_of("moesaic_prefix_hits_total", "Prompt tokens found in the prefix cache."),
       // moe
       counter_of("moesaic_moe_shard_tokens_total",
                  "Rows a shard computed, by layer and expert pool.",
                  {"shard", "layer", "modality"}),
-      counter_of("moesaic_moe_expert_tokens_total",
-                 "Rows an expert computed; counted only where it was asked for (many series).",
-                 {"layer", "expert", "modality"}),
+      counter_of(
+          "moesaic_moe_expert_tokens_total",
+          "Rows an expert of a shard computed; only with shard.expert_metrics (many series). "
+          "Always as a matrix at the shard's admin port: GET /experts.",
+          {"layer", "expert", "modality"}),
       gauge_of(
           "moesaic_moe_shard_imbalance_ratio",
           "Rows of the busiest shard over the mean of all, in the last window of steps; 1 is even.",
@@ -117,11 +120,12 @@ std::vector<Spec> make_list() {
       // vision
       histogram_of("moesaic_vision_queue_seconds", "An image's wait for the encoder.", kStep),
       histogram_of("moesaic_vision_fetch_seconds",
-                   "Getting an image's bytes from where the request names them.", kStep),
+                   "Getting an image's or frame's bytes from where the request names them.", kStep),
       histogram_of("moesaic_vision_decode_seconds", "JPEG, PNG or WebP to pixels.", kStep),
       histogram_of("moesaic_vision_resize_seconds", "Pixels to patches.", kStep),
       histogram_of("moesaic_vision_encode_seconds", "ViT and resampler.", kStep),
-      histogram_of("moesaic_vision_transfer_seconds", "Features to the gateway that asked.", kStep),
+      histogram_of("moesaic_vision_transfer_seconds",
+                   "Features of an item into a frame and onto the wire to the gateway.", kStep),
       histogram_of("moesaic_vision_tokens_per_image", "Tokens an image becomes.", kImageTokens),
       counter_of("moesaic_vision_cache_hits_total", "Images whose features were known."),
       counter_of("moesaic_vision_cache_misses_total", "Images that had to be encoded."),

@@ -33,4 +33,12 @@ void PeerMetrics::blocked(bool dropped) {
   if (blocked_since_ == Clock::time_point{}) blocked_since_ = Clock::now();
 }
 
+void count_expired(FrameType question) {
+  const auto* const name = question == FrameType::kExpertRows ? "expert_rows"
+                           : question == FrameType::kMoeRows  ? "moe_rows"
+                           : question == FrameType::kEncode   ? "encode"
+                                                              : "submit";
+  metrics::counter("moesaic_wire_deadline_exceeded_total", {{"type", name}}).add();
+}
+
 }  // namespace moesaic::transport

@@ -30,4 +30,7 @@ class PeerMetrics {
   Clock::time_point blocked_since_{};
 };
 
+/// A question was given up because its time had run out.
+void count_expired(FrameType question);
+
 }  // namespace moesaic::transport

@@ -1,6 +1,7 @@
 #include "services/expert_shard/expert_shard_service.hpp"
 
 #include <algorithm>
+#include <boost/json.hpp>
 
 #include "actors/supervisor/service_settings.hpp"
 #include "common/base/log.hpp"
@@ -43,6 +44,7 @@ Result<void> ExpertShardProcess::open(const Settings& settings) {
   parts.table = no_experts(model_);
   parts.threads = model_.pool->size();
   parts.tracer = node_->tracer();
+  parts.expert_metrics = settings.yes("shard.expert_metrics");
   MOESAIC_TRY(service_, ShardService::start(std::move(parts), std::move(endpoint)));
   banner_ = std::string("moesaic-expert-shard ") + kVersion + "\n";
   banner_ += "model         " + options.model + "\n";
@@ -63,9 +65,36 @@ Result<void> ExpertShardProcess::join(const Settings& settings) {
   };
   member.on_prepare = [this](const cluster::PlacementTable& table) { take({false, table}); };
   member.on_release = [this](const cluster::PlacementTable& table) { take({true, table}); };
+  member.add_routes = [this](HttpRouter& router) {
+    router.add("GET", "/experts", [this](HttpRequest, std::shared_ptr<Responder> responder) {
+      HttpAnswer answer;
+      answer.headers.add("Content-Type", "application/json");
+      answer.body = experts_json();
+      responder->send(std::move(answer));
+    });
+  };
   MOESAIC_CHECK(node_->join(settings, std::move(member)));
   banner_ += node_->describe();
   return {};
+}
+
+/// {"shard": name, "rows": {"text": [layer][expert], "vision": ..}}: rows computed since start.
+std::string ExpertShardProcess::experts_json() const {
+  const auto rows = service_->expert_rows();
+  boost::json::object matrices;
+  std::size_t first = 0;
+  for (const auto modality : {Modality::kText, Modality::kVision}) {
+    const auto experts = model_.config.experts[static_cast<std::size_t>(modality)];
+    boost::json::array layers;
+    for (std::uint32_t layer = 0; layer < model_.config.layers; ++layer) {
+      const auto* of = rows.data() + layer * (model_.config.experts[0] + model_.config.experts[1]);
+      layers.emplace_back(boost::json::array(of + first, of + first + experts));
+    }
+    matrices[modality == Modality::kText ? "text" : "vision"] = std::move(layers);
+    first += experts;
+  }
+  return boost::json::serialize(
+      boost::json::object{{"shard", node_->identity().name}, {"rows", std::move(matrices)}});
 }
 
 void ExpertShardProcess::take(Order order) {

@@ -4,6 +4,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <thread>
 
 #include "actors/supervisor/node.hpp"
@@ -38,6 +39,7 @@ class ExpertShardProcess final : public RunningService {
   void prepare(const std::stop_token& stop, const cluster::PlacementTable& placement);
   void release(const cluster::PlacementTable& placement);
   std::optional<std::string> not_ready() const;
+  std::string experts_json() const;
 
   std::string banner_;
   OpenedModel model_;
