@@ -25,7 +25,7 @@ RARE = {
     "moesaic_request_cancelled_total",            # metrics_test.py
     "moesaic_request_cancel_release_seconds",
     "moesaic_request_rejected_total",
-    "moesaic_trace_dropped_spans_total",          # trace_test
+    "moesaic_trace_dropped_spans_total",          # exporter_test
     "moesaic_wire_hwm_drops_total",               # transport_test
     "moesaic_wire_malformed_total",
     "moesaic_wire_handshake_failures_total",
