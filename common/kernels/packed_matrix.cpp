@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "common/kernels/integer_weight.hpp"
 #include "common/tensor/bf16.hpp"
 
 namespace moesaic {
@@ -201,7 +202,8 @@ void pack_half_f32(const HalfSource& s, float* half) {
 
 PackedMatrix pack(const MatrixView& w, const MatrixView* up, Compute compute) {
   PackedMatrix packed;
-  packed.dtype = holds_bf16(w.dtype) || compute == Compute::kBf16 ? DType::kBf16 : DType::kF32;
+  packed.format =
+      holds_bf16(w.dtype) || compute != Compute::kF32 ? WeightFormat::kBf16 : WeightFormat::kF32;
   packed.rows = w.rows;
   packed.cols = w.cols;
   packed.gate_up = up != nullptr;
@@ -212,7 +214,7 @@ PackedMatrix pack(const MatrixView& w, const MatrixView* up, Compute compute) {
                                         : HalfSource(w, (p * 2 + h) * kHalfRows);
       if (source.rows == 0) continue;
       std::byte* panel = buffer->data() + p * packed.panel_bytes();
-      if (packed.dtype == DType::kBf16) {
+      if (packed.format == WeightFormat::kBf16) {
         pack_half_bf16(source, panel + h * kHalfBytes);
       } else {
         pack_half_f32(source, reinterpret_cast<float*>(panel) + h * kHalfRows);
@@ -243,7 +245,13 @@ void unpack_row(const PackedMatrix& w, std::size_t row, float* out) {
   assert(!w.gate_up && row < w.rows);
   const std::byte* panel = w.data + row / 32 * w.panel_bytes();
   const std::size_t r = row % 32;
-  if (w.dtype == DType::kF32) {
+  if (is_integer(w.format)) {
+    const float scale = row_scale(w, row / 32, r);
+    for (std::size_t k = 0; k < w.cols; ++k)
+      out[k] = round_to_bf16(static_cast<float>(integer_weight(w, row / 32, r, k)) * scale);
+    return;
+  }
+  if (w.format == WeightFormat::kF32) {
     const auto* values = reinterpret_cast<const float*>(panel) + r;
     for (std::size_t k = 0; k < w.cols; ++k) out[k] = values[k * 32];
     return;

@@ -4,27 +4,27 @@
 #include <memory>
 
 #include "common/kernels/compute.hpp"
+#include "common/kernels/weight_format.hpp"
 #include "common/tensor/view.hpp"
 
 namespace moesaic {
 
-/// A weight matrix y = W x, W [rows, cols] = [N, K], in kernel layout: panels of 32 output rows, K
-/// innermost, N padded with zero rows to 32, K padded with zero columns to 64.
-///   bf16: a panel is [K/32][2 halves of 16 rows][16 pairs of k][16 rows][2]
-///   f32:  a panel is [K][32 rows]
+/// A weight matrix y = W x, W [rows, cols] = [N, K], in kernel layout: the panels of its format.
 /// A gate/up matrix interleaves two: panel p holds gate rows 16p..16p+15 as rows 0..15 and up rows
 /// 16p..16p+15 as rows 16..31.
 struct PackedMatrix {
-  DType dtype = DType::kBf16;  ///< kBf16 or kF32
-  std::size_t rows = 0;        ///< real N; of a gate/up matrix the width of one of the two
-  std::size_t cols = 0;        ///< real K
+  WeightFormat format = WeightFormat::kBf16;
+  std::size_t rows = 0;  ///< real N; of a gate/up matrix the width of one of the two
+  std::size_t cols = 0;  ///< real K
   bool gate_up = false;
   const std::byte* data = nullptr;  ///< 64-byte aligned
   std::shared_ptr<const void> owner;
 
   std::size_t panels() const { return gate_up ? (rows + 15) / 16 : (rows + 31) / 32; }
-  std::size_t padded_cols() const { return (cols + 63) / 64 * 64; }
-  std::size_t panel_bytes() const { return padded_cols() * 32 * dtype_bytes(dtype); }
+  std::size_t padded_cols() const { return moesaic::padded_cols(format, cols); }
+  std::size_t panel_bytes() const { return moesaic::panel_bytes(format, padded_cols()); }
+  /// Columns of an activation row that share a scale, for integer formats.
+  std::size_t a8_block() const { return moesaic::a8_block(padded_cols()); }
   std::size_t bytes() const { return panels() * panel_bytes(); }
 };
 
@@ -39,8 +39,8 @@ PackedMatrix pack_gate_up(const MatrixView& gate, const MatrixView& up, Compute 
 /// One element of a view as f32 (exact for f32, bf16, f16; kU16 means bf16 bits).
 float element_f32(const MatrixView& w, std::size_t row, std::size_t col);
 
-/// Copies row `row` of a packed matrix (not gate/up) to out[cols] f32, exact. For the tied
-/// embedding table.
+/// Copies row `row` of a packed matrix (not gate/up) to out[cols] f32, exact; integer formats give
+/// bf16(w * scale), as embeddings are used. For the tied embedding table.
 void unpack_row(const PackedMatrix& w, std::size_t row, float* out);
 
 }  // namespace moesaic

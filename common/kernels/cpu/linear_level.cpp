@@ -45,7 +45,7 @@ void sum_panel(const PanelJob& job, const RowBlock& block, std::size_t panel, fl
   const std::size_t rows = layout.first(block.last_group) - first_row;
   std::memset(c, 0, rows * 32 * sizeof(float));
 
-  const std::size_t k_bytes = 32 * dtype_bytes(job.w->dtype);
+  const std::size_t k_bytes = job.w->format == WeightFormat::kBf16 ? 64 : 128;
   // Steps over padding add +0 to a chain, which no sum can tell: totals start at +0.
   const std::size_t cols = (job.w->cols + 31) / 32 * 32;
   const std::byte* w = job.w->data + panel * job.w->panel_bytes();
@@ -92,10 +92,10 @@ const LinearLevel& linear_level(Isa isa) {
 
 Sum sum_of(const PackedMatrix& w, Compute compute) {
   if (compute == Compute::kBf16) {
-    assert(w.dtype == DType::kBf16);
+    assert(w.format == WeightFormat::kBf16);
     return Sum::kBf16;
   }
-  return w.dtype == DType::kBf16 ? Sum::kF32Widened : Sum::kF32;
+  return w.format == WeightFormat::kBf16 ? Sum::kF32Widened : Sum::kF32;
 }
 
 void run_panels(const PanelJob& job) {

@@ -71,7 +71,7 @@ TEST_P(PackedMatrixTest, EveryElementLiesAtItsPlaceAndPaddingIsZero) {
   const auto [rows, cols, transposed] = GetParam();
   const Stored source({rows, cols}, transposed);
   const auto w = pack_matrix(source.view, Compute::kBf16);
-  ASSERT_EQ(w.dtype, DType::kBf16);
+  ASSERT_EQ(w.format, WeightFormat::kBf16);
   ASSERT_EQ(w.bytes(), (rows + 31) / 32 * 32 * ((cols + 63) / 64 * 64) * 2);
   for (std::size_t r = 0; r < w.panels() * 32; ++r)
     for (std::size_t k = 0; k < w.padded_cols(); ++k) {
@@ -85,7 +85,7 @@ TEST_P(PackedMatrixTest, GateAndUpInterleaveBySixteenRows) {
   const Stored gate({rows, cols}, transposed);
   const Stored up({rows, cols}, transposed, /*row_base=*/1000);
   const auto w = pack_gate_up(gate.view, up.view, Compute::kF32);
-  ASSERT_EQ(w.dtype, DType::kBf16) << "bf16 sources stay bf16";
+  ASSERT_EQ(w.format, WeightFormat::kBf16) << "bf16 sources stay bf16";
   ASSERT_EQ(w.panels(), (rows + 15) / 16);
   for (std::size_t r = 0; r < rows; ++r)
     for (std::size_t k = 0; k < cols; ++k) {
@@ -122,7 +122,7 @@ TEST(PackedMatrixLayoutTest, F32PanelsAreKByThirtyTwoRows) {
                         static_cast<std::ptrdiff_t>(cols),
                         1};
   const auto w = pack_matrix(view, Compute::kF32);
-  ASSERT_EQ(w.dtype, DType::kF32);
+  ASSERT_EQ(w.format, WeightFormat::kF32);
   ASSERT_EQ(w.bytes(), 2u * 64 * 32 * 4);
   for (std::size_t r = 0; r < 64; ++r)
     for (std::size_t k = 0; k < 64; ++k) {
