@@ -16,7 +16,7 @@ using cpu::LinearLevel;
 using cpu::PanelJob;
 using cpu::PanelSink;
 using cpu::RowLayout;
-using cpu::TileSet;
+using cpu::Sum;
 using cpu::UnitGrid;
 
 /// Below this many values the caller prepares all rows itself.
@@ -25,7 +25,7 @@ constexpr std::size_t kPrepareAlone = 32768;
 /// One of the two products of a task.
 struct Product {
   const PackedMatrix* w = nullptr;
-  const TileSet* tiles = nullptr;
+  Sum sum = Sum::kBf16;
   RowLayout layout;
   std::size_t offset = 0;  ///< of the prepared operand rows in their scratch
   UnitGrid grid;
@@ -33,6 +33,8 @@ struct Product {
 
 struct TaskPlan {
   Product gate_up, down;
+  /// Of an integer `down`: silu(gate) * up in f32, [rows][padded width], waiting to be quantised.
+  float* wide = nullptr;
 };
 
 /// One unit of one task's product.
@@ -46,18 +48,28 @@ struct Unit {
 class HiddenSink final : public PanelSink {
  public:
   HiddenSink(const LinearLevel& level, const TaskPlan& plan, Compute compute, std::byte* hidden)
-      : level_(level), plan_(plan), compute_(compute), hidden_(hidden + plan.down.offset) {}
+      : level_(level),
+        plan_(plan),
+        round_(compute != Compute::kF32),
+        hidden_(hidden + plan.down.offset) {}
 
-  void take(std::size_t panel, std::size_t first_row, std::size_t rows,
-            const float* c) const override {
+  void take(std::size_t panel, std::size_t first_row, std::size_t rows, const float* c,
+            std::size_t ldc) const override {
     const auto& layout = plan_.down.layout;
     const std::size_t width = plan_.gate_up.w->rows;
     const std::size_t n = panel * 16;
+    if (plan_.wide != nullptr) {
+      // The padded width is a multiple of 64, so whole panels fit.
+      float* out = plan_.wide + first_row * layout.padded_cols + n;
+      for (std::size_t r = 0; r < rows; ++r, c += ldc, out += layout.padded_cols)
+        level_.silu_mul(c, c + 16, false, out);
+      return;
+    }
     const std::size_t count = std::min<std::size_t>(16, width - n);
     const bool last = panel + 1 == plan_.gate_up.w->panels();
-    for (std::size_t r = first_row; r < first_row + rows; ++r, c += 32) {
+    for (std::size_t r = first_row; r < first_row + rows; ++r, c += ldc) {
       alignas(64) float h[16];
-      level_.silu_mul(c, c + 16, compute_ == Compute::kBf16, h);
+      level_.silu_mul(c, c + 16, round_, h);
       cpu::store_prepared(layout, r, n, count, h, hidden_);
       if (last) {
         static constexpr float kZeros[64] = {};
@@ -69,7 +81,7 @@ class HiddenSink final : public PanelSink {
  private:
   const LinearLevel& level_;
   const TaskPlan& plan_;
-  Compute compute_;
+  bool round_;
   std::byte* hidden_;
 };
 
@@ -78,11 +90,11 @@ class LeafSink final : public PanelSink {
  public:
   LeafSink(const LinearLevel& level, const FfnTask& task) : level_(level), task_(task) {}
 
-  void take(std::size_t panel, std::size_t first_row, std::size_t rows,
-            const float* c) const override {
+  void take(std::size_t panel, std::size_t first_row, std::size_t rows, const float* c,
+            std::size_t ldc) const override {
     const std::size_t n = panel * 32;
     const std::size_t count = std::min<std::size_t>(32, task_.down->rows - n);
-    for (std::size_t r = first_row; r < first_row + rows; ++r, c += 32) {
+    for (std::size_t r = first_row; r < first_row + rows; ++r, c += ldc) {
       float* out = task_.out[r] + n;
       if (task_.weights.empty()) {
         std::copy(c, c + count, out);
@@ -109,21 +121,35 @@ class FfnRun {
     scratch.plan.reserve(tasks.size() * sizeof(TaskPlan) + most_units() * sizeof(Unit));
     plans_ = reinterpret_cast<TaskPlan*>(scratch.plan.data());
     units_ = reinterpret_cast<Unit*>(plans_ + tasks.size());
-    std::size_t x_bytes = 0, h_bytes = 0;
+    std::size_t x_bytes = 0, h_bytes = 0, wide_bytes = 0;
     for (std::size_t t = 0; t < tasks.size(); ++t) {
       const auto& task = tasks[t];
       const std::size_t rows = rows_of(task);
       assert(task.gate_up->gate_up && !task.down->gate_up);
       assert(task.gate_up->cols == x.cols && task.down->cols == task.gate_up->rows);
       assert(task.weights.empty() || task.weights.size() == rows);
-      auto* plan = new (plans_ + t) TaskPlan{product(task.gate_up, rows), product(task.down, rows)};
+      const auto hidden = x.compute == Compute::kF32 ? Compute::kF32 : Compute::kBf16;
+      auto* plan = new (plans_ + t) TaskPlan{product(task.gate_up, x.compute, rows),
+                                             product(task.down, hidden, rows), nullptr};
       plan->gate_up.offset = x_bytes;
       plan->down.offset = h_bytes;
       x_bytes += aligned(plan->gate_up.layout.bytes());
       h_bytes += aligned(plan->down.layout.bytes());
+      if (plan->down.sum == Sum::kInteger)
+        wide_bytes += aligned(rows * plan->down.layout.padded_cols * sizeof(float));
+      wide_values_ = wide_bytes / sizeof(float);
     }
     scratch.rows.reserve(x_bytes);
     scratch.hidden.reserve(h_bytes);
+    scratch.wide.reserve(wide_bytes);
+    auto* wide = scratch.wide.as<float>().data();
+    for (std::size_t t = 0; t < tasks.size(); ++t) {
+      auto& plan = plans_[t];
+      if (plan.down.sum != Sum::kInteger) continue;
+      plan.wide = wide;
+      wide += aligned(plan.down.layout.rows * plan.down.layout.padded_cols * sizeof(float)) /
+              sizeof(float);
+    }
     rows_ = scratch.rows.data();
     hidden_ = scratch.hidden.data();
     values_ = x_bytes / sizeof(Bf16);
@@ -134,6 +160,7 @@ class FfnRun {
     run_product(&TaskPlan::gate_up, rows_, [this](std::size_t t) {
       return HiddenSink(level_, plans_[t], x_.compute, hidden_);
     });
+    if (wide_values_ > 0) quantize_hidden();
     run_product(&TaskPlan::down, hidden_,
                 [this](std::size_t t) { return LeafSink(level_, tasks_[t]); });
   }
@@ -149,18 +176,14 @@ class FfnRun {
   std::size_t most_units() const {
     std::size_t units = 0;
     for (const auto& task : tasks_)
-      units += cpu::row_blocks_for(rows_of(task)) *
+      units += cpu::row_blocks_for(rows_of(task), false) *
                std::max(task.gate_up->panels(), task.down->panels());
     return units;
   }
 
-  Product product(const PackedMatrix* w, std::size_t rows) const {
-    const auto* tiles = &level_[cpu::sum_of(*w, x_.compute)];
-    return {.w = w,
-            .tiles = tiles,
-            .layout = RowLayout(rows, tiles->group_rows, w->padded_cols(), tiles->pairs),
-            .offset = 0,
-            .grid = {}};
+  Product product(const PackedMatrix* w, Compute form, std::size_t rows) const {
+    const auto sum = cpu::sum_of(*w, form);
+    return {.w = w, .sum = sum, .layout = level_.layout(*w, sum, rows), .offset = 0, .grid = {}};
   }
 
   void prepare_task(std::size_t t, std::size_t first_group, std::size_t last_group) {
@@ -177,6 +200,22 @@ class FfnRun {
       for (std::size_t t = 0; t < tasks_.size(); ++t) {
         const std::size_t groups = plans_[t].gate_up.layout.groups;
         prepare_task(t, p * groups / parts, (p + 1) * groups / parts);
+      }
+    });
+  }
+
+  /// silu(gate) * up of the tasks with an integer `down` becomes its operand.
+  void quantize_hidden() {
+    const std::size_t parts = wide_values_ <= kPrepareAlone ? 1 : pool_.size() * 2;
+    pool_.parallel_for(parts, [&](std::size_t p) {
+      for (std::size_t t = 0; t < tasks_.size(); ++t) {
+        const auto& plan = plans_[t];
+        if (plan.wide == nullptr) continue;
+        const auto& layout = plan.down.layout;
+        const Operand wide{Compute::kF32, plan.wide, layout.rows, plan.down.w->cols,
+                           layout.padded_cols};
+        cpu::prepare_rows(layout, wide, nullptr, p * layout.groups / parts,
+                          (p + 1) * layout.groups / parts, hidden_ + plan.down.offset);
       }
     });
   }
@@ -209,8 +248,12 @@ class FfnRun {
       const auto& unit = units_[i];
       const auto& p = plans_[unit.task].*which;
       const auto sink = make_sink(unit.task);
-      PanelJob job{
-          .w = p.w, .tiles = p.tiles, .layout = &p.layout, .x = operand + p.offset, .sink = &sink};
+      PanelJob job{.w = p.w,
+                   .level = &level_,
+                   .tiles = level_.tiles(p.sum),
+                   .layout = &p.layout,
+                   .x = operand + p.offset,
+                   .sink = &sink};
       p.grid.select(unit.index, p.layout, p.w->panels(), job);
       cpu::run_panels(job);
     });
@@ -225,6 +268,7 @@ class FfnRun {
   std::byte* rows_ = nullptr;
   std::byte* hidden_ = nullptr;
   std::size_t values_ = 0;
+  std::size_t wide_values_ = 0;
 };
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include "common/kernels/cpu/linear_level.hpp"
 #include "common/kernels/cpu/unit_grid.hpp"
+#include "common/kernels/integer_weight.hpp"
 #include "common/tensor/bf16.hpp"
 
 namespace moesaic {
@@ -28,11 +29,11 @@ class StoreSink final : public PanelSink {
   StoreSink(const PackedMatrix& w, float* y, std::size_t ldy, const float* bias)
       : outputs_(w.rows), y_(y), ldy_(ldy), bias_(bias) {}
 
-  void take(std::size_t panel, std::size_t first_row, std::size_t rows,
-            const float* c) const override {
+  void take(std::size_t panel, std::size_t first_row, std::size_t rows, const float* c,
+            std::size_t ldc) const override {
     const std::size_t n = panel * 32;
     const std::size_t count = std::min<std::size_t>(32, outputs_ - n);
-    for (std::size_t r = 0; r < rows; ++r, c += 32) {
+    for (std::size_t r = 0; r < rows; ++r, c += ldc) {
       float* y = y_ + (first_row + r) * ldy_ + n;
       if (bias_ == nullptr) {
         std::memcpy(y, c, count * sizeof(float));
@@ -56,12 +57,12 @@ class GateUpSink final : public PanelSink {
              std::size_t base_row)
       : level_(level), width_(w.rows), panels_(w.panels()), h_(h), base_row_(base_row) {}
 
-  void take(std::size_t panel, std::size_t first_row, std::size_t rows,
-            const float* c) const override {
+  void take(std::size_t panel, std::size_t first_row, std::size_t rows, const float* c,
+            std::size_t ldc) const override {
     const std::size_t n = panel * 16;
     const std::size_t count = std::min<std::size_t>(16, width_ - n);
     const std::size_t end = panel + 1 == panels_ ? h_.cols : n + count;
-    for (std::size_t r = 0; r < rows; ++r, c += 32) {
+    for (std::size_t r = 0; r < rows; ++r, c += ldc) {
       alignas(64) float h[16];
       level_.silu_mul(c, c + 16, h_.compute == Compute::kBf16, h);
       const std::size_t row = base_row_ + first_row + r;
@@ -88,6 +89,7 @@ class GateUpSink final : public PanelSink {
 Operand rows_of(const Operand& x, std::size_t first, std::size_t count) {
   auto part = x;
   part.data = static_cast<const std::byte*>(x.data) + first * x.stride * operand_bytes(x.compute);
+  if (x.compute == Compute::kInt) part.scales += first * (x.stride / x.block);
   part.rows = count;
   return part;
 }
@@ -115,14 +117,14 @@ template <class MakeSink>
 void run_product(const LinearLevel& level, const PackedMatrix& w, const Operand& x,
                  ThreadPool& pool, MakeSink make_sink) {
   assert(x.cols == w.cols && w.rows > 0);
-  const auto& tiles = level[cpu::sum_of(w, x.compute)];
+  const auto sum = cpu::sum_of(w, x.compute);
   const std::size_t most =
       std::max(kChunkBytes / (w.padded_cols() * sizeof(float)), cpu::kBlockRows);
   const std::size_t chunks = (x.rows + most - 1) / most;
   for (std::size_t c = 0; c < chunks; ++c) {
     const std::size_t first = c * x.rows / chunks;
     const auto part = rows_of(x, first, (c + 1) * x.rows / chunks - first);
-    const RowLayout layout(part.rows, tiles.group_rows, w.padded_cols(), tiles.pairs);
+    const RowLayout layout = level.layout(w, sum, part.rows);
     std::byte* data = prepared_memory(layout.bytes());
     prepare(layout, part, data, pool);
 
@@ -131,7 +133,12 @@ void run_product(const LinearLevel& level, const PackedMatrix& w, const Operand&
         layout, w.panels(), w.cols,
         cpu::unit_cost_for(cpu::product_cost(part.rows, w.panels(), w.cols), pool.size()));
     pool.parallel_for(grid.units(), [&](std::size_t unit) {
-      PanelJob job{.w = &w, .tiles = &tiles, .layout = &layout, .x = data, .sink = &sink};
+      PanelJob job{.w = &w,
+                   .level = &level,
+                   .tiles = level.tiles(sum),
+                   .layout = &layout,
+                   .x = data,
+                   .sink = &sink};
       grid.select(unit, layout, w.panels(), job);
       cpu::run_panels(job);
     });
@@ -143,13 +150,14 @@ void linear_at(const PackedMatrix& w, const Operand& x, float* y, std::size_t ld
                const float* bias, std::size_t first_panel, std::size_t last_panel) {
   assert(x.cols == w.cols);
   const auto& level = cpu::linear_level(isa);
-  const auto& tiles = level[cpu::sum_of(w, x.compute)];
-  const RowLayout layout(x.rows, tiles.group_rows, w.padded_cols(), tiles.pairs);
+  const auto sum = cpu::sum_of(w, x.compute);
+  const RowLayout layout = level.layout(w, sum, x.rows);
   std::byte* data = prepared_memory(layout.bytes());
   cpu::prepare_rows(layout, x, nullptr, 0, layout.groups, data);
   const StoreSink sink(w, y, ldy, bias);
   cpu::run_panels({.w = &w,
-                   .tiles = &tiles,
+                   .level = &level,
+                   .tiles = level.tiles(sum),
                    .layout = &layout,
                    .x = data,
                    .first_group = 0,
@@ -191,16 +199,39 @@ LinearFn linear_for(Isa isa) {
   return linear_at<Isa::kScalar>;
 }
 
+namespace {
+
+double value_of(const Operand& x, std::size_t row, std::size_t k) {
+  switch (x.compute) {
+    case Compute::kF32:
+      return x.f32(row)[k];
+    case Compute::kBf16:
+      return bf16_to_f32(x.bf16(row)[k]);
+    case Compute::kInt:
+      break;
+  }
+  return double{x.scales[row * (x.stride / x.block) + k / x.block]} * x.int8(row)[k];
+}
+
+/// Row n of the weights, not rounded.
+void exact_row(const PackedMatrix& w, std::size_t n, std::vector<float>& out) {
+  if (!is_integer(w.format)) return unpack_row(w, n, out.data());
+  for (std::size_t k = 0; k < w.cols; ++k)
+    out[k] =
+        static_cast<float>(integer_weight(w, n / 32, n % 32, k)) * row_scale(w, n / 32, n % 32);
+}
+
+}  // namespace
+
 void linear_ref(const PackedMatrix& w, const Operand& x, float* y, std::size_t ldy,
                 const float* bias) {
   std::vector<float> weights(w.cols);
   for (std::size_t n = 0; n < w.rows; ++n) {
-    unpack_row(w, n, weights.data());
+    exact_row(w, n, weights);
     for (std::size_t m = 0; m < x.rows; ++m) {
       double sum = 0;
       for (std::size_t k = 0; k < w.cols; ++k) {
-        const float value = x.compute == Compute::kF32 ? x.f32(m)[k] : bf16_to_f32(x.bf16(m)[k]);
-        sum += double{value} * weights[k];
+        sum += value_of(x, m, k) * weights[k];
       }
       y[m * ldy + n] = static_cast<float>(sum + (bias != nullptr ? bias[n] : 0.0f));
     }

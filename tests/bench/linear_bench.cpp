@@ -44,10 +44,10 @@ const AlignedBuffer& cold_area() {
 /// Matrices side by side in the cold area, taken in turn.
 class ColdMatrices {
  public:
-  ColdMatrices(std::size_t rows, std::size_t cols, bool gate_up = false) {
+  ColdMatrices(std::size_t rows, std::size_t cols, WeightFormat format) {
+    matrix_.format = format;
     matrix_.rows = rows;
     matrix_.cols = cols;
-    matrix_.gate_up = gate_up;
     matrix_.data = cold_area().data();
     count_ = kColdBytes / matrix_.bytes();
   }
@@ -91,8 +91,14 @@ double median(std::vector<double> v) {
   return v[v.size() / 2];
 }
 
-Compute compute_arg(const benchmark::State& state, int i) {
-  return state.range(i) == 0 ? Compute::kF32 : Compute::kBf16;
+WeightFormat format_arg(const benchmark::State& state, int i) {
+  return static_cast<WeightFormat>(state.range(i));
+}
+Compute rows_for(WeightFormat format) {
+  return format == WeightFormat::kF32 ? Compute::kF32 : Compute::kBf16;
+}
+Compute sums_of(WeightFormat format) {
+  return is_integer(format) ? Compute::kInt : rows_for(format);
 }
 
 double peak(Compute compute, ThreadPool& pool) {
@@ -102,14 +108,14 @@ double peak(Compute compute, ThreadPool& pool) {
   return value;
 }
 
-/// Few rows: args rows, K, N, compute (0 f32, 1 bf16), threads.
+/// Few rows: args rows, K, N, format (WeightFormat: 0 f32, 1 bf16, 2 w8, 3 w4, 4 ccq2), threads.
 void few_rows(benchmark::State& state) {
   const auto m = static_cast<std::size_t>(state.range(0));
   const auto k = static_cast<std::size_t>(state.range(1));
   const auto n = static_cast<std::size_t>(state.range(2));
   ThreadPool pool(static_cast<unsigned>(state.range(4)));
-  ColdMatrices weights(n, k);
-  const Rows rows(compute_arg(state, 3), m, k);
+  ColdMatrices weights(n, k, format_arg(state, 3));
+  const Rows rows(rows_for(format_arg(state, 3)), m, k);
   std::vector<float> y(m * n);
   PassTimer timer(pool);
   std::vector<double> rate, share, read[3];
@@ -134,15 +140,15 @@ void few_rows(benchmark::State& state) {
   state.counters["kept"] = static_cast<double>(rate.size());
 }
 
-/// Many rows: args rows, K, N, compute, threads.
+/// Many rows: args rows, K, N, format, threads.
 void many_rows(benchmark::State& state) {
   const auto m = static_cast<std::size_t>(state.range(0));
   const auto k = static_cast<std::size_t>(state.range(1));
   const auto n = static_cast<std::size_t>(state.range(2));
-  const auto compute = compute_arg(state, 3);
+  const auto format = format_arg(state, 3);
   ThreadPool pool(static_cast<unsigned>(state.range(4)));
-  ColdMatrices weights(n, k);
-  const Rows rows(compute, m, k);
+  ColdMatrices weights(n, k, format);
+  const Rows rows(rows_for(format), m, k);
   std::vector<float> y(m * n);
   PassTimer timer(pool);
   std::vector<double> rate;
@@ -158,19 +164,21 @@ void many_rows(benchmark::State& state) {
     }
   }
   state.counters["GFLOP/s"] = median(rate);
-  state.counters["peak"] = peak(compute, pool);
-  state.counters["share"] = median(rate) / peak(compute, pool);
+  state.counters["peak"] = peak(sums_of(format), pool);
+  state.counters["share"] = median(rate) / peak(sums_of(format), pool);
   state.counters["kept"] = static_cast<double>(rate.size());
 }
 
-/// The experts of one MoE layer, 2560 wide: args tokens, experts per token, threads. Experts are
-/// taken in turn from the cold area, token t gets experts t * per_token ..; all 1536 wide.
+/// The experts of one MoE layer, 2560 wide: args tokens, experts per token, threads, format.
+/// Experts are taken in turn from the cold area, token t gets experts t * per_token ..; all 1536
+/// wide.
 void experts(benchmark::State& state) {
   constexpr std::size_t kHidden = 2560, kWidth = 1536, kExperts = 24;
   const auto tokens = static_cast<std::size_t>(state.range(0));
   const auto per_token = static_cast<std::size_t>(state.range(1));
   ThreadPool pool(static_cast<unsigned>(state.range(2)));
-  ColdMatrices weights(2 * kWidth, kHidden), other(3 * kWidth, kHidden);
+  const auto format = format_arg(state, 3);
+  ColdMatrices weights(2 * kWidth, kHidden, format), other(3 * kWidth, kHidden, format);
   std::vector<PackedMatrix> gate_up(kExperts), down(kExperts);
   for (std::size_t e = 0; e < kExperts; ++e) {
     gate_up[e] = weights.next();
@@ -206,7 +214,8 @@ void experts(benchmark::State& state) {
     state.SetIterationTime(seconds);
     const double values = 3.0 * kHidden * kWidth;
     if (tokens * per_token <= kExperts) {
-      const double bytes = values * 2 * static_cast<double>(tasks.size());
+      const double bytes =
+          static_cast<double>((gate_up[0].bytes() + down[0].bytes()) * tasks.size());
       const double read_seconds =
           timer.time([&] { plain_read(other.other(), other.bytes(), 2, pool); });
       if (!clean || !timer.clean()) continue;
@@ -215,7 +224,7 @@ void experts(benchmark::State& state) {
     } else if (clean || pool.size() == 1) {
       const double ops = values * 2 * static_cast<double>(tokens * per_token);
       rate.push_back(ops / (pool.size() == 1 ? timer.cpu_seconds() : seconds) / 1e9);
-      share.push_back(rate.back() / peak(Compute::kBf16, pool));
+      share.push_back(rate.back() / peak(sums_of(format), pool));
     }
   }
   state.counters[tokens * per_token <= kExperts ? "GB/s" : "GFLOP/s"] = median(rate);
@@ -224,27 +233,33 @@ void experts(benchmark::State& state) {
 }
 
 void expert_shapes(benchmark::internal::Benchmark* b) {
-  b->ArgNames({"tokens", "per_token", "threads"})->UseManualTime();
-  for (const int threads : {1, 2})
-    for (const int tokens : {1, 4, 192}) b->Args({tokens, 6, threads});
+  b->ArgNames({"tokens", "per_token", "threads", "format"})->UseManualTime();
+  for (const int format : {1, 3})
+    for (const int threads : {1, 2})
+      for (const int tokens : {1, 4, 192}) b->Args({tokens, 6, threads, format});
 }
 
 void decode_shapes(benchmark::internal::Benchmark* b) {
-  b->ArgNames({"M", "K", "N", "bf16", "threads"})->UseManualTime();
+  b->ArgNames({"M", "K", "N", "format", "threads"})->UseManualTime();
   for (const int threads : {1, 2}) {
     for (const int m : {1, 2, 4, 6, 8, 12}) b->Args({m, 2560, 3072, 1, threads});
     b->Args({1, 1536, 2560, 1, threads});
     b->Args({1, 2560, 3072, 0, threads});
+    for (const int format : {2, 3, 4})
+      for (const int m : {1, 2, 4, 8, 12}) b->Args({m, 2560, 3072, format, threads});
   }
 }
 
 void prefill_shapes(benchmark::internal::Benchmark* b) {
-  b->ArgNames({"M", "K", "N", "bf16", "threads"})->UseManualTime();
+  b->ArgNames({"M", "K", "N", "format", "threads"})->UseManualTime();
   for (const int threads : {1, 2}) {
     for (const int m : {16, 48, 128, 512}) b->Args({m, 2560, 3072, 1, threads});
     b->Args({512, 2560, 512, 1, threads});
     b->Args({512, 2560, 3072, 0, threads});
     b->Args({512, 1536, 2560, 1, threads});
+    for (const int format : {2, 3, 4})
+      for (const int m : {16, 48, 192, 512}) b->Args({m, 2560, 3072, format, threads});
+    b->Args({512, 1536, 2560, 3, threads});
     // The vision tower.
     b->Args({1024, 588, 1280, 1, threads});
     b->Args({1024, 1280, 5120, 1, threads});

@@ -60,6 +60,7 @@ MOESAIC_AVX2 void leaves(const float* c, float weight, bool round, float* y) {
 const LinearLevel& linear_avx2() {
   static constexpr LinearLevel level{
       .sums = {portable_bf16_tiles<V, 3>(), widened_tiles<V, 5>(), f32_tiles<V, 6>()},
+      .integer = &kIntegerAvx2,
       .silu_mul = silu_mul,
       .leaves = leaves};
   return level;

@@ -56,6 +56,7 @@ MOESAIC_AVX512 void leaves(const float* c, float weight, bool round, float* y) {
 const LinearLevel& linear_avx512() {
   static constexpr LinearLevel level{
       .sums = {portable_bf16_tiles<V, 6>(), widened_tiles<V, 12>(), f32_tiles<V, 12>()},
+      .integer = &kIntegerAvx512,
       .silu_mul = silu_mul,
       .leaves = leaves};
   return level;

@@ -90,7 +90,14 @@ const LinearLevel& linear_level(Isa isa) {
   return linear_scalar();
 }
 
+RowLayout LinearLevel::layout(const PackedMatrix& w, Sum sum, std::size_t rows) const {
+  if (sum == Sum::kInteger) return RowLayout::integer(rows, w.padded_cols(), w.a8_block());
+  const auto& set = *tiles(sum);
+  return {rows, set.group_rows, w.padded_cols(), set.pairs};
+}
+
 Sum sum_of(const PackedMatrix& w, Compute compute) {
+  if (is_integer(w.format)) return Sum::kInteger;
   if (compute == Compute::kBf16) {
     assert(w.format == WeightFormat::kBf16);
     return Sum::kBf16;
@@ -98,12 +105,33 @@ Sum sum_of(const PackedMatrix& w, Compute compute) {
   return w.format == WeightFormat::kBf16 ? Sum::kF32Widened : Sum::kF32;
 }
 
+namespace {
+
+void run_integer(const PanelJob& job) {
+  const std::size_t groups = job.last_group - job.first_group;
+  const std::size_t most = kIntegerBlockRows / RowLayout::kTileRows;
+  for (std::size_t g = 0; g < groups; g += most) {
+    const std::size_t first = job.first_group + g;
+    job.level->integer->run({.w = job.w,
+                             .layout = job.layout,
+                             .x = job.x,
+                             .first_row = job.layout->first(first),
+                             .last_row = job.layout->first(std::min(first + most, job.last_group)),
+                             .first_panel = job.first_panel,
+                             .last_panel = job.last_panel,
+                             .sink = job.sink});
+  }
+}
+
+}  // namespace
+
 void run_panels(const PanelJob& job) {
+  if (job.tiles == nullptr) return run_integer(job);
   alignas(64) float c[kBlockRows * 32];
   const std::size_t groups = job.last_group - job.first_group;
   if (groups == 0) return;
   const std::size_t rows = job.layout->first(job.last_group) - job.layout->first(job.first_group);
-  const std::size_t blocks = row_blocks_for(rows);
+  const std::size_t blocks = row_blocks_for(rows, false);
   for (std::size_t b = 0; b < blocks; ++b) {
     const RowBlock block{job.first_group + b * groups / blocks,
                          job.first_group + (b + 1) * groups / blocks};
@@ -115,7 +143,7 @@ void run_panels(const PanelJob& job) {
         const FlushDenormals flush(job.tiles->flush_denormals);
         sum_panel(job, block, p, c);
       }
-      job.sink->take(p, first_row, block_rows, c);
+      job.sink->take(p, first_row, block_rows, c, 32);
     }
   }
 }

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstddef>
 
+#include "common/kernels/cpu/integer_level.hpp"
 #include "common/kernels/cpu/row_layout.hpp"
 #include "common/kernels/isa.hpp"
 #include "common/kernels/packed_matrix.hpp"
@@ -14,6 +15,7 @@ enum class Sum : std::uint8_t {
   kBf16,        ///< bf16 weights and activations, per 32 k (or the level's own order)
   kF32Widened,  ///< f32 activations, bf16 weights widened: chains of 256 k
   kF32,         ///< f32 activations and weights: chains of 256 k
+  kInteger,     ///< integer weights, int8 activations: exact in blocks
 };
 inline constexpr std::size_t kSums = 3;
 inline constexpr std::size_t kMaxGroupRows = 12;
@@ -41,12 +43,18 @@ struct TileSet {
 /// The numeric pieces of one level.
 struct LinearLevel {
   std::array<TileSet, kSums> sums;
+  const IntegerLevel* integer = nullptr;
   /// h[i] = silu(gate[i]) * up[i], 16 values, rounded to bf16 if `round`.
   void (*silu_mul)(const float* gate, const float* up, bool round, float* h) = nullptr;
   /// y[i] = weight * c[i], 32 values, rounded to bf16 if `round`: leaves of the expert tree.
   void (*leaves)(const float* c, float weight, bool round, float* y) = nullptr;
 
-  const TileSet& operator[](Sum sum) const { return sums[static_cast<std::size_t>(sum)]; }
+  /// Of a sum in floats; kInteger has no tiles.
+  const TileSet* tiles(Sum sum) const {
+    return sum == Sum::kInteger ? nullptr : &sums[static_cast<std::size_t>(sum)];
+  }
+  /// How a product with `w` wants `rows` rows.
+  RowLayout layout(const PackedMatrix& w, Sum sum, std::size_t rows) const;
 };
 
 const LinearLevel& linear_scalar();
@@ -63,15 +71,16 @@ Sum sum_of(const PackedMatrix& w, Compute compute);
 class PanelSink {
  public:
   virtual ~PanelSink() = default;
-  /// @param c [rows][32], sums of rows first_row..first_row + rows - 1 of the layout
-  virtual void take(std::size_t panel, std::size_t first_row, std::size_t rows,
-                    const float* c) const = 0;
+  /// @param c [rows][ldc], 32 of them sums of rows first_row..first_row + rows - 1 of the layout
+  virtual void take(std::size_t panel, std::size_t first_row, std::size_t rows, const float* c,
+                    std::size_t ldc) const = 0;
 };
 
 /// A rectangle of a product: panels x groups of rows.
 struct PanelJob {
   const PackedMatrix* w = nullptr;
-  const TileSet* tiles = nullptr;
+  const LinearLevel* level = nullptr;
+  const TileSet* tiles = nullptr;  ///< null: an integer product
   const RowLayout* layout = nullptr;
   const std::byte* x = nullptr;
   std::size_t first_group = 0, last_group = 0;
@@ -82,9 +91,10 @@ struct PanelJob {
 /// Rows whose sums a worker keeps beside it; larger jobs are run in blocks of rows.
 inline constexpr std::size_t kBlockRows = 192;
 
-/// Row blocks a product of many rows is cut into: whole groups, kBlockRows at most in each.
-constexpr std::size_t row_blocks_for(std::size_t rows) {
-  const std::size_t most_rows = kBlockRows - kMaxGroupRows;
+/// Row blocks a product of many rows is cut into: whole groups, kBlockRows (integer products:
+/// kIntegerBlockRows) at most in each.
+constexpr std::size_t row_blocks_for(std::size_t rows, bool integer) {
+  const std::size_t most_rows = integer ? kIntegerBlockRows : kBlockRows - kMaxGroupRows;
   return (rows + most_rows - 1) / most_rows;
 }
 

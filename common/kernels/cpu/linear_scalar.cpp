@@ -105,6 +105,7 @@ constexpr TileSet one_row(TileFn tile, bool flush_denormals) {
 
 constexpr LinearLevel make_level(TileFn bf16, TileFn widened, TileFn f32) {
   return {.sums = {one_row(bf16, true), one_row(widened, false), one_row(f32, false)},
+          .integer = &kIntegerScalar,
           .silu_mul = silu_mul,
           .leaves = leaves};
 }

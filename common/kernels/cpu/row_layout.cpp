@@ -5,7 +5,10 @@
 #include <bit>
 #include <cassert>
 #include <cstdint>
+#include <cstring>
+#include <vector>
 
+#include "common/kernels/quantize_rows.hpp"
 #include "common/tensor/bf16.hpp"
 
 namespace moesaic::cpu {
@@ -102,10 +105,74 @@ void prepare(const RowLayout& layout, const Operand& x, const std::uint32_t* row
   }
 }
 
+/// A row as f32: itself, or widened into `buffer`.
+const float* f32_row(const Operand& x, std::size_t row, float* buffer) {
+  if (x.compute == Compute::kF32) return x.f32(row);
+  const Bf16* from = x.bf16(row);
+  for (std::size_t k = 0; k < x.cols; ++k) buffer[k] = bf16_to_f32(from[k]);
+  return buffer;
+}
+
+/// Sum of 16 values.
+std::int32_t sum16(const std::int8_t* q) {
+  const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(q));
+  const __m128i raised = _mm_xor_si128(values, _mm_set1_epi8(static_cast<char>(0x80)));
+  const __m128i halves = _mm_sad_epu8(raised, _mm_setzero_si128());
+  return _mm_cvtsi128_si32(halves) + _mm_cvtsi128_si32(_mm_srli_si128(halves, 8)) - 16 * 128;
+}
+
+/// Puts one quantised row to its place in a tile and sums its values.
+void place_integer(const RowLayout& layout, std::size_t row, const std::int8_t* q,
+                   const float* scales, std::byte* data) {
+  const std::size_t ld = layout.padded_rows(), blocks = layout.padded_cols / layout.block;
+  auto* to_scales = reinterpret_cast<float*>(data + layout.scales_offset());
+  auto* sums = reinterpret_cast<std::int32_t*>(data + layout.sums_offset());
+  auto* sums64 = reinterpret_cast<std::int32_t*>(data + layout.sums64_offset());
+  auto* sums16 = reinterpret_cast<std::int32_t*>(data + layout.sums16_offset());
+  for (std::size_t b = 0; b < blocks; ++b) {
+    std::int32_t sum = 0;
+    for (std::size_t k = b * layout.block; k < (b + 1) * layout.block; k += 64) {
+      std::memcpy(data + layout.value_offset(row, k), q + k, 64);
+      std::int32_t part = 0;
+      for (std::size_t j = 0; j < 4; ++j) {
+        const std::int32_t s = sum16(q + k + 16 * j);
+        if (layout.rows == 1) sums16[k / 16 + j] = s;
+        part += s;
+      }
+      sums64[k / 64 * ld + row] = part;
+      sum += part;
+    }
+    sums[b * ld + row] = sum;
+    to_scales[b * ld + row] = scales[b];
+  }
+}
+
+void prepare_integer(const RowLayout& layout, const Operand& x, const std::uint32_t* rows,
+                     std::size_t first_group, std::size_t last_group, std::byte* data) {
+  thread_local std::vector<float> widened;
+  thread_local std::vector<std::int8_t> values;
+  thread_local std::vector<float> scales;
+  widened.resize(x.cols);
+  values.resize(layout.padded_cols);
+  scales.resize(layout.padded_cols / layout.block);
+  for (std::size_t row = layout.first(first_group); row < layout.first(last_group); ++row) {
+    const std::size_t r = rows == nullptr ? row : rows[row];
+    if (x.compute == Compute::kInt) {
+      assert(x.block == layout.block && x.stride >= layout.padded_cols);
+      place_integer(layout, row, x.int8(r), x.scales + r * scales.size(), data);
+      continue;
+    }
+    quantize_row(f32_row(x, r, widened.data()), x.cols, layout.padded_cols, layout.block,
+                 values.data(), scales.data());
+    place_integer(layout, row, values.data(), scales.data(), data);
+  }
+}
+
 }  // namespace
 
 void prepare_rows(const RowLayout& layout, const Operand& x, const std::uint32_t* rows,
                   std::size_t first_group, std::size_t last_group, std::byte* data) {
+  if (layout.block > 0) return prepare_integer(layout, x, rows, first_group, last_group, data);
   const auto run = layout.pairs                  ? prepare<FromBf16Pairs>
                    : x.compute == Compute::kBf16 ? prepare<FromBf16>
                                                  : prepare<FromF32>;

@@ -19,11 +19,19 @@ inline constexpr std::size_t kTileCols = 256;
 ///   widened: [columns][rows of the group] f32 (bf16 values widened)
 ///   pairs:   [columns / 2][rows of the group][2] bf16
 /// Columns from the real K on are zero.
+///
+/// Integer products (block > 0) read int8 rows in groups ("tiles") of 16, the last may be shorter:
+///   values   int8 [groups][padded K / 64][tile_rows()][64]
+///   scales   f32 [padded K / block][padded_rows()]
+///   sums     i32 [padded K / block][padded_rows()]: of a row's values in the block
+///   sums64   i32 [padded K / 64][padded_rows()]: the same for every 64 columns
+///   sums16   i32 [padded K / 16]: the same for every 16 columns, if there is one row only
 struct RowLayout {
   std::size_t rows = 0;
   std::size_t groups = 0;
   std::size_t padded_cols = 0;
   bool pairs = false;
+  std::size_t block = 0;
 
   RowLayout() = default;
   RowLayout(std::size_t num_rows, std::size_t group_rows, std::size_t num_padded_cols,
@@ -32,15 +40,60 @@ struct RowLayout {
         groups((num_rows + group_rows - 1) / group_rows),
         padded_cols(num_padded_cols),
         pairs(as_pairs) {}
+  static RowLayout integer(std::size_t num_rows, std::size_t num_padded_cols,
+                           std::size_t scale_block) {
+    RowLayout layout(num_rows, kTileRows, num_padded_cols, false);
+    layout.block = scale_block;
+    return layout;
+  }
+  static constexpr std::size_t kTileRows = 16;
 
-  std::size_t first(std::size_t group) const { return group * rows / groups; }
+  std::size_t first(std::size_t group) const {
+    return block > 0 ? std::min(rows, group * kTileRows) : group * rows / groups;
+  }
   std::size_t value_bytes() const { return pairs ? sizeof(Bf16) : sizeof(float); }
-  std::size_t bytes() const { return rows * padded_cols * value_bytes(); }
+  std::size_t bytes() const {
+    return block > 0 ? sums16_offset() + (rows == 1 ? padded_cols / 16 * 4 : 0)
+                     : rows * padded_cols * value_bytes();
+  }
+
+  // Of integer rows only.
+  std::size_t tile_rows() const { return std::min(rows, kTileRows); }
+  std::size_t padded_rows() const { return groups * tile_rows(); }
+  /// Bytes from 64 columns of a row to the next 64.
+  std::size_t chunk() const { return tile_rows() * 64; }
+  std::size_t value_offset(std::size_t row, std::size_t k) const {
+    return (row / kTileRows * (padded_cols / 64) + k / 64) * chunk() + row % kTileRows * 64 +
+           k % 64;
+  }
+  std::size_t scales_offset() const { return padded_rows() * padded_cols; }
+  std::size_t sums_offset() const { return scales_offset() + lines(padded_cols / block); }
+  std::size_t sums64_offset() const { return sums_offset() + lines(padded_cols / block); }
+  std::size_t sums16_offset() const { return sums64_offset() + lines(padded_cols / 64); }
+  const float* scales(const std::byte* data) const {
+    return reinterpret_cast<const float*>(data + scales_offset());
+  }
+  const std::int32_t* sums(const std::byte* data) const {
+    return reinterpret_cast<const std::int32_t*>(data + sums_offset());
+  }
+  const std::int32_t* sums64(const std::byte* data) const {
+    return reinterpret_cast<const std::int32_t*>(data + sums64_offset());
+  }
+  const std::int32_t* sums16(const std::byte* data) const {
+    return reinterpret_cast<const std::int32_t*>(data + sums16_offset());
+  }
+
   /// Byte offset of a group's block that starts at column k.
   std::size_t offset(std::size_t group, std::size_t k) const {
     const std::size_t block_cols = std::min(kTileCols, padded_cols - k);
     return (k * rows + first(group) * block_cols) * value_bytes();
   }
+
+ private:
+  /// Bytes of `count` lines of one 4-byte value a row.
+  std::size_t lines(std::size_t count) const { return (count * padded_rows() * 4 + 63) / 64 * 64; }
+
+ public:
   /// The group a row belongs to.
   std::size_t group_of(std::size_t row) const {
     std::size_t g = row * groups / rows;
@@ -52,8 +105,10 @@ struct RowLayout {
 /// A value that is exact in bf16 (or a NaN) as bf16.
 inline Bf16 bf16_bits(float x) { return static_cast<Bf16>(std::bit_cast<std::uint32_t>(x) >> 16); }
 
-/// Rearranges rows of groups [first_group, last_group) into `data`.
+/// Rearranges rows of groups [first_group, last_group) into `data`; rows for integer products are
+/// quantised on the way, unless they are already.
 /// @param rows layout row i is row rows[i] of x; null: row i
+/// @pre an integer operand has the layout's block
 void prepare_rows(const RowLayout& layout, const Operand& x, const std::uint32_t* rows,
                   std::size_t first_group, std::size_t last_group, std::byte* data);
 

@@ -8,3 +8,8 @@
   [[gnu::target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]]
 #define MOESAIC_AVX512BF16 \
   [[gnu::target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")]]
+// The same for a lambda, where the attribute has to stand behind the parameters.
+#define MOESAIC_AVX2_LAMBDA __attribute__((target("avx2,fma,f16c"), always_inline))
+#define MOESAIC_AVX512_LAMBDA                                                           \
+  __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c"), \
+                 always_inline))

@@ -1,0 +1,615 @@
+#include <immintrin.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cassert>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+
+#include "common/kernels/cpu/linear_level.hpp"
+#include "common/kernels/cpu/targets.hpp"
+
+// Integer products with vpdpbusd, which multiplies unsigned by signed bytes: weights are raised by
+// 128 (CCQ levels are unsigned anyway), activations are as they are, and 128 times their sum is
+// what an accumulator starts below zero.
+
+namespace moesaic::cpu {
+namespace {
+
+#define MOESAIC_INLINE MOESAIC_AVX512 [[gnu::always_inline]] inline
+
+constexpr std::size_t kBlockBytes = 1088;
+constexpr std::size_t kTile = 2048;  ///< unpacked bytes of 64 k x 32 rows
+
+/// gcc 12 copies and spills around the builtin once there are many accumulators.
+MOESAIC_INLINE __m512i dot(__m512i sum, __m512i u8, __m512i s8) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(u8), "v"(s8));
+  return sum;
+}
+MOESAIC_INLINE __m512i broadcast4(const void* p) {
+  int v;
+  std::memcpy(&v, p, sizeof v);
+  return _mm512_set1_epi32(v);
+}
+MOESAIC_INLINE void fetch(const std::byte* p) { _mm_prefetch(p, _MM_HINT_T0); }
+
+// ---------------------------------------------------------------- formats
+//
+// A format gives the weights of 64 k of a panel as lines of 16 rows x 4 k, unsigned: line(l, half)
+// of k = 4 l .. 4 l + 3; what its zero is raised by; and a multiplier per row for the sums of those
+// 64 k, if it has one.
+
+struct W8r {
+  static constexpr std::size_t kBytes = kTile;  ///< of 64 k
+  static constexpr std::int32_t kZero = 128;
+  static constexpr bool kGroupScale = false;
+  static const std::byte* block(const std::byte* panel, std::size_t q) {
+    return panel + 128 + q * kTile;
+  }
+  /// Calls use(k / 4, weights of rows 0-15, weights of rows 16-31) for each of 16 lines.
+  template <class Use>
+  MOESAIC_INLINE static void lines(const std::byte* block, const std::byte*, std::size_t,
+                                   Use&& use) {
+    const __m512i raise = _mm512_set1_epi8(static_cast<char>(0x80));
+#pragma GCC unroll 2
+    for (std::size_t l = 0; l < 16; ++l)
+      use(l, _mm512_xor_si512(_mm512_load_si512(block + l * 128), raise),
+          _mm512_xor_si512(_mm512_load_si512(block + l * 128 + 64), raise));
+  }
+};
+
+struct W4r {
+  static constexpr std::size_t kBytes = kBlockBytes;
+  static constexpr std::int32_t kZero = 128;
+  static constexpr bool kGroupScale = false;
+  static const std::byte* block(const std::byte* panel, std::size_t q) {
+    return panel + 128 + q * kBlockBytes;
+  }
+
+  /// The multiplier in both 16-bit halves of a lane, and 128 - 8 * multiplier in every byte.
+  struct Group {
+    __m512i mult, base;
+  };
+  /// Multipliers of 16 rows, four groups each, doubled into both halves of a lane.
+  MOESAIC_INLINE static __m512i words(const std::byte* block, int half) {
+    const auto* p = reinterpret_cast<const __m256i*>(block + 32 * half);
+    const __m512i m = _mm512_cvtepu16_epi32(_mm256_load_si256(p));
+    return _mm512_or_si512(m, _mm512_slli_epi32(m, 16));
+  }
+  MOESAIC_INLINE static Group group(__m512i words, int j) {
+    const __m512i m =
+        _mm512_and_si512(_mm512_srl_epi16(words, _mm_cvtsi32_si128(4 * j)), _mm512_set1_epi16(15));
+    const __m512i eight = _mm512_mullo_epi16(_mm512_set1_epi8(8), m);
+    return {m, _mm512_sub_epi8(_mm512_set1_epi8(static_cast<char>(0x80)), eight)};
+  }
+  /// code * mult <= 225: one 16-bit multiplication scales two codes.
+  MOESAIC_INLINE static __m512i low(__m512i c, Group g) {
+    return _mm512_add_epi8(_mm512_mullo_epi16(_mm512_and_si512(c, _mm512_set1_epi8(15)), g.mult),
+                           g.base);
+  }
+  MOESAIC_INLINE static __m512i high(__m512i c, Group g) { return low(_mm512_srli_epi16(c, 4), g); }
+
+  template <class Use>
+  MOESAIC_INLINE static void lines(const std::byte* block, const std::byte*, std::size_t,
+                                   Use&& use) {
+    const __m512i words0 = words(block, 0), words1 = words(block, 1);
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      const Group g0 = group(words0, j), g1 = group(words1, j);
+#pragma GCC unroll 2
+      for (int o = 0; o < 2; ++o) {
+        const std::byte* line = block + 64 + (2 * j + o) * 128;
+        const __m512i c0 = _mm512_load_si512(line), c1 = _mm512_load_si512(line + 64);
+        const auto l = static_cast<std::size_t>(4 * j + 2 * o);
+        use(l, low(c0, g0), low(c1, g1));
+        use(l + 1, high(c0, g0), high(c1, g1));
+      }
+    }
+  }
+};
+
+struct Ccq2 {
+  static constexpr std::size_t kBytes = kBlockBytes / 2;
+  static constexpr std::int32_t kZero = 32;
+  static constexpr bool kGroupScale = true;
+  static const std::byte* block(const std::byte* panel, std::size_t q) {
+    return panel + 384 + q / 2 * kBlockBytes;
+  }
+
+  /// Constants of 16 columns.
+  struct Code {
+    __m512 scale, zero;
+  };
+  MOESAIC_INLINE static Code code(const std::byte* panel, int half) {
+    return {_mm512_load_ps(panel + 128 + 64 * half), _mm512_load_ps(panel + 256 + 64 * half)};
+  }
+  /// Four levels of 16 rows from a byte each.
+  MOESAIC_INLINE static __m512i levels(const std::byte* bytes, Code code) {
+    const __m512i b = _mm512_cvtepu8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(bytes)));
+    // Never fused: floor(b * scale + zero + 0.5), each step rounded.
+    __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(b), code.scale);
+    v = _mm512_add_ps(_mm512_add_ps(v, code.zero), _mm512_set1_ps(0.5F));
+    const __m512i c = _mm512_cvt_roundps_epi32(v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    const __m512i low =
+        _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi32(c, 9), _mm512_set1_epi32(0x3F)),
+                        _mm512_and_si512(_mm512_slli_epi32(c, 2), _mm512_set1_epi32(0x3F00)));
+    const __m512i top =
+        _mm512_or_si512(_mm512_and_si512(_mm512_slli_epi32(c, 13), _mm512_set1_epi32(0x3F0000)),
+                        _mm512_and_si512(_mm512_slli_epi32(c, 24), _mm512_set1_epi32(0x3F000000)));
+    return _mm512_or_si512(low, top);
+  }
+  template <class Use>
+  MOESAIC_INLINE static void lines(const std::byte* block, const std::byte* panel, std::size_t q,
+                                   Use&& use) {
+    const Code c0 = code(panel, 0), c1 = code(panel, 1);
+    const std::byte* words = block + 64 + q % 2 * 512;
+#pragma GCC unroll 2
+    for (std::size_t l = 0; l < 16; ++l)
+      use(l, levels(words + l * 32, c0), levels(words + l * 32 + 16, c1));
+  }
+  /// Multipliers of the 64 k for 16 rows.
+  MOESAIC_INLINE static __m512i group_scale(const std::byte* block, std::size_t q, int half) {
+    const std::byte* l = block + q % 2 * 32 + half * 16;
+    return _mm512_cvtepu8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(l)));
+  }
+};
+
+// ---------------------------------------------------------------- one row to twelve: in registers
+
+/// Sums of one block become sums so far.
+MOESAIC_INLINE __m512 add_block(__m512i sum, float scale, __m512 acc, bool first) {
+  const __m512 value = _mm512_cvtepi32_ps(sum), s = _mm512_set1_ps(scale);
+  return first ? _mm512_mul_ps(value, s) : _mm512_fmadd_ps(value, s, acc);
+}
+
+/// Rows [row, row + T) of a tile by S panels side by side: c[t][32 s ..].
+template <class Format, int T, int S>
+MOESAIC_AVX512 void tile_registers(const IntegerJob& job, const std::byte* panel, std::size_t row,
+                                   std::size_t ahead, float* c) {
+  const RowLayout& layout = *job.layout;
+  const std::size_t ld = layout.padded_rows(), chunk = layout.chunk();
+  const std::size_t panel_bytes = job.w->panel_bytes(), steps = layout.block / 64;
+  const float* scales = layout.scales(job.x) + row;
+  const std::int32_t* sums =
+      (Format::kGroupScale ? layout.sums64(job.x) : layout.sums(job.x)) + row;
+  const std::byte* x = job.x + layout.value_offset(row, 0);
+  for (std::size_t b = 0; b < layout.padded_cols / layout.block; ++b) {
+    __m512i a[S][T][2], total[S][Format::kGroupScale ? T : 1][2];
+    if constexpr (!Format::kGroupScale) {
+#pragma GCC unroll 12
+      for (int t = 0; t < T; ++t) {
+        const __m512i start = _mm512_set1_epi32(-Format::kZero * sums[b * ld + t]);
+#pragma GCC unroll 4
+        for (int s = 0; s < S; ++s) a[s][t][0] = a[s][t][1] = start;
+      }
+    }
+    for (std::size_t i = 0; i < steps; ++i, x += chunk) {
+      const std::size_t q = b * steps + i;
+      if constexpr (Format::kGroupScale) {
+#pragma GCC unroll 12
+        for (int t = 0; t < T; ++t) {
+          const __m512i start = _mm512_set1_epi32(-Format::kZero * sums[q * ld + t]);
+#pragma GCC unroll 4
+          for (int s = 0; s < S; ++s) a[s][t][0] = a[s][t][1] = start;
+        }
+      }
+#pragma GCC unroll 4
+      for (int s = 0; s < S; ++s) {
+        const std::byte* p = panel + s * panel_bytes;
+        const std::byte* block = Format::block(p, q);
+        const std::byte* next = block + ahead + (Format::kGroupScale && q % 2 != 0 ? 544 : 0);
+#pragma GCC unroll 1
+        for (std::size_t o = 0; o < Format::kBytes; o += 64) fetch(next + o);
+        Format::lines(block, p, q,
+                      [&](std::size_t l, __m512i w0, __m512i w1) MOESAIC_AVX512_LAMBDA {
+#pragma GCC unroll 12
+                        for (int t = 0; t < T; ++t) {
+                          const __m512i v = broadcast4(x + t * 64 + l * 4);
+                          a[s][t][0] = dot(a[s][t][0], w0, v);
+                          a[s][t][1] = dot(a[s][t][1], w1, v);
+                        }
+                      });
+        if constexpr (Format::kGroupScale) {
+          const __m512i m0 = Format::group_scale(block, q, 0),
+                        m1 = Format::group_scale(block, q, 1);
+#pragma GCC unroll 12
+          for (int t = 0; t < T; ++t) {
+            const __m512i s0 = _mm512_mullo_epi32(a[s][t][0], m0);
+            const __m512i s1 = _mm512_mullo_epi32(a[s][t][1], m1);
+            total[s][t][0] = i == 0 ? s0 : _mm512_add_epi32(total[s][t][0], s0);
+            total[s][t][1] = i == 0 ? s1 : _mm512_add_epi32(total[s][t][1], s1);
+          }
+        }
+      }
+    }
+#pragma GCC unroll 12
+    for (int t = 0; t < T; ++t)
+#pragma GCC unroll 4
+      for (int s = 0; s < S; ++s)
+#pragma GCC unroll 2
+        for (int h = 0; h < 2; ++h) {
+          float* out = c + t * 32 * S + 32 * s + 16 * h;
+          const __m512i sum =
+              Format::kGroupScale ? total[s][t % (Format::kGroupScale ? T : 1)][h] : a[s][t][h];
+          _mm512_store_ps(out, add_block(sum, scales[b * ld + t], _mm512_load_ps(out), b == 0));
+        }
+  }
+  for (int s = 0; s < S; ++s)
+    for (int h = 0; h < 2; ++h) {
+      const __m512 scale = _mm512_load_ps(panel + s * panel_bytes + 64 * h);
+      for (int t = 0; t < T; ++t) {
+        float* out = c + t * 32 * S + 32 * s + 16 * h;
+        _mm512_store_ps(out, _mm512_mul_ps(_mm512_load_ps(out), scale));
+      }
+    }
+}
+
+/// One row of w4r: the products with raw codes first, then the multiplier of 16 k.
+template <int S>
+MOESAIC_AVX512 void gemv_w4r(const IntegerJob& job, const std::byte* panel, std::size_t,
+                             std::size_t ahead, float* c) {
+  const RowLayout& layout = *job.layout;
+  const std::size_t panel_bytes = job.w->panel_bytes(), steps = layout.block / 64;
+  const float* scales = layout.scales(job.x);
+  const std::int32_t* sums = layout.sums16(job.x);
+  const __m512i nibble = _mm512_set1_epi8(15), mult_mask = _mm512_set1_epi32(15);
+  const std::byte* x = job.x;
+  const std::byte* block = panel + 128;
+  for (std::size_t b = 0; b < layout.padded_cols / layout.block; ++b) {
+    __m512i a[S][2];
+#pragma GCC unroll 4
+    for (int s = 0; s < S; ++s) a[s][0] = a[s][1] = _mm512_setzero_si512();
+    for (std::size_t i = 0; i < steps; ++i, x += 64, block += kBlockBytes, sums += 4) {
+#pragma GCC unroll 4
+      for (int s = 0; s < S; ++s) {
+        const std::byte* v = block + s * panel_bytes;
+#pragma GCC unroll 17
+        for (std::size_t o = 0; o < kBlockBytes; o += 64) fetch(v + ahead + o);
+        const auto* words = reinterpret_cast<const __m256i*>(v);
+        const __m512i m0 = _mm512_cvtepu16_epi32(_mm256_load_si256(words));
+        const __m512i m1 = _mm512_cvtepu16_epi32(_mm256_load_si256(words + 1));
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) {
+          __m512i a0 = _mm512_set1_epi32(-8 * sums[j]), a1 = a0;
+#pragma GCC unroll 2
+          for (int o = 0; o < 2; ++o) {
+            const std::byte* line = v + 64 + (2 * j + o) * 128;
+            const __m512i c0 = _mm512_load_si512(line), c1 = _mm512_load_si512(line + 64);
+            const __m512i lo = broadcast4(x + j * 16 + o * 8);
+            const __m512i hi = broadcast4(x + j * 16 + o * 8 + 4);
+            a0 = dot(a0, _mm512_and_si512(c0, nibble), lo);
+            a1 = dot(a1, _mm512_and_si512(c1, nibble), lo);
+            a0 = dot(a0, _mm512_and_si512(_mm512_srli_epi16(c0, 4), nibble), hi);
+            a1 = dot(a1, _mm512_and_si512(_mm512_srli_epi16(c1, 4), nibble), hi);
+          }
+          const __m512i k0 = _mm512_and_si512(_mm512_srli_epi32(m0, 4 * j), mult_mask);
+          const __m512i k1 = _mm512_and_si512(_mm512_srli_epi32(m1, 4 * j), mult_mask);
+          a[s][0] = _mm512_add_epi32(a[s][0], _mm512_mullo_epi32(a0, k0));
+          a[s][1] = _mm512_add_epi32(a[s][1], _mm512_mullo_epi32(a1, k1));
+        }
+      }
+    }
+#pragma GCC unroll 4
+    for (int s = 0; s < S; ++s)
+#pragma GCC unroll 2
+      for (int h = 0; h < 2; ++h) {
+        float* out = c + 32 * s + 16 * h;
+        _mm512_store_ps(out, add_block(a[s][h], scales[b], _mm512_load_ps(out), b == 0));
+      }
+  }
+#pragma GCC unroll 4
+  for (int s = 0; s < S; ++s)
+    for (int h = 0; h < 2; ++h) {
+      float* out = c + 32 * s + 16 * h;
+      const __m512 scale = _mm512_load_ps(panel + s * panel_bytes + 64 * h);
+      _mm512_store_ps(out, _mm512_mul_ps(_mm512_load_ps(out), scale));
+    }
+}
+
+using RegisterTile = void (*)(const IntegerJob&, const std::byte*, std::size_t, std::size_t,
+                              float*);
+
+/// Tiles of a format: by rows, and for one row by panels side by side (1, 2, 4).
+struct RegisterTiles {
+  static constexpr std::size_t kMostRows = 8;
+  std::array<RegisterTile, kMostRows> rows;
+  std::array<RegisterTile, 3> one_row;
+  std::size_t most_rows = kMostRows;
+};
+
+template <class Format>
+constexpr RegisterTiles register_tiles() {
+  RegisterTiles tiles{};
+  [&]<int... i>(std::integer_sequence<int, i...>) {
+    ((tiles.rows[i] = tile_registers<Format, i + 1, 1>), ...);
+  }
+  (std::make_integer_sequence<int, 8>());
+  tiles.one_row = {tile_registers<Format, 1, 1>, tile_registers<Format, 1, 2>,
+                   tile_registers<Format, 1, 4>};
+  if (Format::kGroupScale) tiles.most_rows = 4;
+  return tiles;
+}
+
+RegisterTiles register_tiles_for(WeightFormat format) {
+  static constexpr RegisterTiles w8r = register_tiles<W8r>(), ccq2 = register_tiles<Ccq2>();
+  static constexpr RegisterTiles w4r = [] {
+    auto tiles = register_tiles<W4r>();
+    tiles.one_row = {gemv_w4r<1>, gemv_w4r<2>, gemv_w4r<4>};
+    return tiles;
+  }();
+  return format == WeightFormat::kW8r ? w8r : format == WeightFormat::kW4r ? w4r : ccq2;
+}
+
+void run_one_row(const IntegerJob& job) {
+  const auto tiles = register_tiles_for(job.w->format);
+  const auto [wanted, ahead] = streams();
+  alignas(64) float c[4 * 32];
+  for (std::size_t p = job.first_panel; p < job.last_panel;) {
+    const std::size_t left = job.last_panel - p;
+    const int kind = wanted >= 4 && left >= 4 ? 2 : wanted >= 2 && left >= 2 ? 1 : 0;
+    const std::size_t side = std::size_t{1} << kind;
+    tiles.one_row[static_cast<std::size_t>(kind)](job, job.w->data + p * job.w->panel_bytes(), 0,
+                                                  ahead, c);
+    for (std::size_t s = 0; s < side; ++s) job.sink->take(p + s, 0, 1, c + 32 * s, 32);
+    p += side;
+  }
+}
+
+void run_few_rows(const IntegerJob& job) {
+  const auto tiles = register_tiles_for(job.w->format);
+  const std::size_t rows = job.last_row - job.first_row;
+  const std::size_t parts = (rows + tiles.most_rows - 1) / tiles.most_rows;
+  const std::size_t ahead = streams().ahead;
+  alignas(64) float c[kRegisterRows * 32];
+  for (std::size_t p = job.first_panel; p < job.last_panel; ++p) {
+    for (std::size_t i = 0; i < parts; ++i) {
+      const std::size_t first = i * rows / parts, last = (i + 1) * rows / parts;
+      // Later parts read from L1 what the first has fetched.
+      tiles.rows[last - first - 1](job, job.w->data + p * job.w->panel_bytes(),
+                                   job.first_row + first, i == 0 ? ahead : 0, c + first * 32);
+    }
+    job.sink->take(p, job.first_row, rows, c, 32);
+  }
+}
+
+// ---------------------------------------------------------------- many rows: by way of L1
+
+/// What the tiles of one K block of one or two panels share.
+struct BlockTile {
+  const std::byte* weights = nullptr;  ///< unpacked: [panels][steps][2 halves][16 lines][64]
+  std::size_t weights_stride = 0;      ///< bytes of a panel of them
+  const std::int32_t* group_scales = nullptr;  ///< [steps][panels * 32], of formats that have them
+  std::size_t steps = 0;
+  std::size_t chunk = 0;
+  const std::byte* const* x = nullptr;        ///< [T] values of the block
+  const std::int32_t* const* sums = nullptr;  ///< [T] sums of it, or of its first 64 columns
+  std::size_t ld = 0;
+  const float* scales = nullptr;  ///< [T]
+  float* c = nullptr;             ///< [T][panels * 32]
+  bool first = false;
+  const std::byte *prefetch = nullptr, *prefetch_end = nullptr;
+};
+
+template <int P, int V = 2 * P>
+MOESAIC_INLINE void load_lines(const BlockTile& tile, std::size_t offset, __m512i (&w)[V]) {
+#pragma GCC unroll 4
+  for (int v = 0; v < V; ++v)
+    w[v] =
+        _mm512_load_si512(tile.weights + (v / 2) * tile.weights_stride + (v % 2) * 1024 + offset);
+}
+
+template <bool kGroupScale, int P, int T>
+MOESAIC_AVX512 [[gnu::noinline]] void tile_block(const BlockTile& tile, std::int32_t zero) {
+  constexpr int V = 2 * P;
+  __m512i a[T][V];
+  alignas(64) std::int32_t total[kGroupScale ? T : 1][V * 16];
+  const std::byte* ahead = tile.prefetch;
+  const std::byte* x[T];
+#pragma GCC unroll 12
+  for (int t = 0; t < T; ++t) x[t] = tile.x[t];
+  if constexpr (!kGroupScale) {
+#pragma GCC unroll 12
+    for (int t = 0; t < T; ++t) {
+      const __m512i start = _mm512_set1_epi32(-zero * tile.sums[t][0]);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) a[t][v] = start;
+    }
+  }
+  std::size_t at = 0;
+  for (std::size_t q = 0; q < tile.steps; ++q, at += tile.chunk) {
+    if constexpr (kGroupScale) {
+#pragma GCC unroll 12
+      for (int t = 0; t < T; ++t) {
+        const __m512i start = _mm512_set1_epi32(-zero * tile.sums[t][q * tile.ld]);
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) a[t][v] = start;
+      }
+    }
+#pragma GCC unroll 1
+    for (std::size_t l = 0; l < 16; ++l) {
+      if (ahead < tile.prefetch_end) {
+        _mm_prefetch(ahead, _MM_HINT_T1);
+        ahead += 64;
+      }
+      __m512i w[V];
+      load_lines<P>(tile, q * kTile + l * 64, w);
+#pragma GCC unroll 12
+      for (int t = 0; t < T; ++t) {
+        const __m512i v = broadcast4(x[t] + at + l * 4);
+#pragma GCC unroll 4
+        for (int i = 0; i < V; ++i) a[t][i] = dot(a[t][i], w[i], v);
+      }
+    }
+    if constexpr (kGroupScale) {
+#pragma GCC unroll 12
+      for (int t = 0; t < T; ++t)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) {
+          const __m512i scaled = _mm512_mullo_epi32(
+              a[t][v], _mm512_load_si512(tile.group_scales + q * V * 16 + v * 16));
+          std::int32_t* sum = total[t] + v * 16;
+          _mm512_store_si512(sum,
+                             q == 0 ? scaled : _mm512_add_epi32(_mm512_load_si512(sum), scaled));
+        }
+    }
+  }
+#pragma GCC unroll 12
+  for (int t = 0; t < T; ++t)
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      float* out = tile.c + t * V * 16 + v * 16;
+      const __m512i sum =
+          kGroupScale ? _mm512_load_si512(total[kGroupScale ? t : 0] + v * 16) : a[t][v];
+      _mm512_store_ps(out, add_block(sum, tile.scales[t], _mm512_load_ps(out), tile.first));
+    }
+}
+
+template <bool kGroupScale, int P, int kMost>
+void run_tile(std::size_t rows, const BlockTile& tile, std::int32_t zero) {
+  using Fn = void (*)(const BlockTile&, std::int32_t);
+  static constexpr auto table = []<int... i>(std::integer_sequence<int, i...>) {
+    return std::array<Fn, sizeof...(i)>{tile_block<kGroupScale, P, i + 1>...};
+  }
+  (std::make_integer_sequence<int, kMost>());
+  table[rows - 1](tile, zero);
+}
+
+template <class Format>
+MOESAIC_AVX512 void unpack(const std::byte* panel, std::size_t q, std::byte* out,
+                           std::int32_t* group_scales) {
+  const std::byte* block = Format::block(panel, q);
+  Format::lines(block, panel, q, [&](std::size_t l, __m512i w0, __m512i w1) MOESAIC_AVX512_LAMBDA {
+    _mm512_store_si512(out + l * 64, w0);
+    _mm512_store_si512(out + 1024 + l * 64, w1);
+  });
+  if constexpr (Format::kGroupScale)
+    for (int h = 0; h < 2; ++h)
+      _mm512_store_si512(group_scales + 16 * h, Format::group_scale(block, q, h));
+}
+
+MOESAIC_AVX512 void scale_rows(const std::byte* panel, std::size_t rows, float* c,
+                               std::size_t ldc) {
+  const __m512 s0 = _mm512_load_ps(panel), s1 = _mm512_load_ps(panel + 64);
+  for (std::size_t r = 0; r < rows; ++r, c += ldc) {
+    _mm512_store_ps(c, _mm512_mul_ps(_mm512_load_ps(c), s0));
+    _mm512_store_ps(c + 16, _mm512_mul_ps(_mm512_load_ps(c + 16), s1));
+  }
+}
+
+/// P panels from `panel` on for all rows of the job. c: [rows][P * 32].
+template <class Format, int P>
+void run_panels_through_l1(const IntegerJob& job, std::size_t panel, std::byte* scratch) {
+  // 24 accumulators.
+  constexpr int kMost = P == 2 ? 6 : 12;
+  const RowLayout& layout = *job.layout;
+  const std::size_t rows = job.last_row - job.first_row, ld = layout.padded_rows();
+  const std::size_t steps = layout.block / 64, blocks = layout.padded_cols / layout.block;
+  const std::size_t panel_bytes = job.w->panel_bytes();
+  const std::byte* const first_panel = job.w->data + panel * panel_bytes;
+  const std::size_t parts = (rows + kMost - 1) / kMost;
+
+  BlockTile tile;
+  tile.weights = scratch;
+  tile.weights_stride = steps * kTile;
+  auto* const group_scales = reinterpret_cast<std::int32_t*>(scratch + P * steps * kTile);
+  auto* const c = reinterpret_cast<float*>(scratch + P * steps * (kTile + 128));
+  tile.group_scales = group_scales;
+  tile.steps = steps;
+  tile.chunk = layout.chunk();
+  tile.ld = ld;
+  for (std::size_t b = 0; b < blocks; ++b) {
+    for (int p = 0; p < P; ++p)
+      for (std::size_t q = 0; q < steps; ++q)
+        unpack<Format>(first_panel + p * panel_bytes, b * steps + q,
+                       scratch + (p * steps + q) * kTile, group_scales + (q * P + p) * 32);
+    // The next block of the panels (or the first of the next ones) into L2 meanwhile.
+    const std::size_t bytes = steps * Format::kBytes;
+    const bool more = b + 1 < blocks;
+    const std::byte* next =
+        more ? Format::block(first_panel, (b + 1) * steps) : first_panel + P * panel_bytes;
+    const std::size_t share = (P * bytes / parts + 127) / 64 * 64;
+    for (std::size_t i = 0; i < parts; ++i) {
+      const std::size_t first = i * rows / parts, count = (i + 1) * rows / parts - first;
+      const std::byte* x[kMost];
+      const std::int32_t* sums[kMost];
+      for (std::size_t t = 0; t < count; ++t) {
+        const std::size_t row = job.first_row + first + t;
+        x[t] = job.x + layout.value_offset(row, b * layout.block);
+        sums[t] = Format::kGroupScale ? layout.sums64(job.x) + b * steps * ld + row
+                                      : layout.sums(job.x) + b * ld + row;
+      }
+      tile.x = x;
+      tile.sums = sums;
+      tile.scales = layout.scales(job.x) + b * ld + job.first_row + first;
+      tile.c = c + first * P * 32;
+      tile.first = b == 0;
+      const std::size_t at = i * share;
+      tile.prefetch = at < bytes ? next + at : next + panel_bytes + (at - bytes);
+      tile.prefetch_end = tile.prefetch + share;
+      run_tile<Format::kGroupScale, P, kMost>(count, tile, Format::kZero);
+    }
+  }
+  for (int p = 0; p < P; ++p) {
+    scale_rows(first_panel + p * panel_bytes, rows, c + p * 32, P * 32);
+    job.sink->take(panel + static_cast<std::size_t>(p), job.first_row, rows, c + p * 32, P * 32);
+  }
+}
+
+template <class Format>
+void run_many_rows(const IntegerJob& job) {
+  const std::size_t rows = job.last_row - job.first_row;
+  std::byte* scratch =
+      integer_scratch(2 * (job.layout->block / 64) * (kTile + 128) + rows * 64 * sizeof(float));
+  std::size_t p = job.first_panel;
+  for (; p + 2 <= job.last_panel; p += 2) run_panels_through_l1<Format, 2>(job, p, scratch);
+  if (p < job.last_panel) run_panels_through_l1<Format, 1>(job, p, scratch);
+}
+
+void run(const IntegerJob& job) {
+  const std::size_t rows = job.last_row - job.first_row;
+  if (rows == 0) return;
+  if (job.layout->rows == 1) return run_one_row(job);
+  if (rows <= kRegisterRows) return run_few_rows(job);
+  switch (job.w->format) {
+    case WeightFormat::kW8r:
+      return run_many_rows<W8r>(job);
+    case WeightFormat::kW4r:
+      return run_many_rows<W4r>(job);
+    default:
+      return run_many_rows<Ccq2>(job);
+  }
+}
+
+MOESAIC_AVX512 void quantize(const float* x, std::size_t cols, std::size_t padded,
+                             std::size_t block, std::int8_t* q, float* scales) {
+  const auto lanes = [cols](std::size_t k) -> __mmask16 {
+    return k >= cols ? 0 : cols - k >= 16 ? 0xFFFF : static_cast<__mmask16>((1U << (cols - k)) - 1);
+  };
+  const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+  for (std::size_t b = 0; b < padded / block; ++b) {
+    const std::size_t first = b * block, last = first + block;
+    __m512i most = _mm512_setzero_si512();
+    for (std::size_t k = first; k < last; k += 16)
+      most = _mm512_max_epu32(
+          most,
+          _mm512_and_si512(_mm512_castps_si512(_mm512_maskz_loadu_ps(lanes(k), x + k)), magnitude));
+    const BlockScale scale = block_scale(_mm512_reduce_max_epu32(most));
+    scales[b] = scale.scale;
+    const __m512 inverse = _mm512_set1_ps(scale.inverse);
+    for (std::size_t k = first; k < last; k += 16) {
+      const __mmask16 some = scale.inverse > 0 ? lanes(k) : __mmask16{0};
+      const __m512i v =
+          _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(some, x + k), inverse));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(q + k), _mm512_cvtepi32_epi8(v));
+    }
+  }
+}
+
+}  // namespace
+
+const IntegerLevel kIntegerAvx512 = {quantize, run};
+
+}  // namespace moesaic::cpu

@@ -1,0 +1,69 @@
+#pragma once
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+
+#include "common/kernels/cpu/row_layout.hpp"
+#include "common/kernels/packed_matrix.hpp"
+
+namespace moesaic::cpu {
+
+class PanelSink;
+
+/// A rectangle of an integer product: panels x rows, on the calling thread.
+struct IntegerJob {
+  const PackedMatrix* w = nullptr;
+  const RowLayout* layout = nullptr;
+  const std::byte* x = nullptr;  ///< prepared rows
+  std::size_t first_row = 0;     ///< a multiple of 16
+  std::size_t last_row = 0;      ///< at most kIntegerBlockRows later
+  std::size_t first_panel = 0, last_panel = 0;
+  const PanelSink* sink = nullptr;
+};
+
+/// Most rows of a job; so many activations and sums of two panels stay in L2.
+inline constexpr std::size_t kIntegerBlockRows = 256;
+/// Up to so many rows weights are decoded in registers for them, beyond into L1 for all rows.
+inline constexpr std::size_t kRegisterRows = 12;
+
+/// Integer products of one level. Every level gives the same bits:
+///   I_b = sum over the block of w[n][k] * q[k], exact
+///   acc = float(I_0) * s_0; acc = fma(float(I_b), s_b, acc), b ascending; y = acc * scale[n]
+struct IntegerLevel {
+  /// Quantises one row, as `quantize_row`.
+  void (*quantize)(const float* x, std::size_t cols, std::size_t padded, std::size_t block,
+                   std::int8_t* q, float* scales);
+  void (*run)(const IntegerJob& job);
+};
+
+extern const IntegerLevel kIntegerScalar;
+extern const IntegerLevel kIntegerAvx2;
+extern const IntegerLevel kIntegerAvx512;
+
+/// Scale of a block of activations and its inverse, by the bits of its largest magnitude.
+struct BlockScale {
+  float scale = 0;
+  float inverse = 0;  ///< 0: the block becomes zeros
+};
+inline BlockScale block_scale(std::uint32_t largest_bits) {
+  const auto m = std::bit_cast<float>(largest_bits);
+  if (largest_bits >= 0x7f800000U) return {std::numeric_limits<float>::quiet_NaN(), 0};
+  const float inverse = 127.0F / m;
+  if (!(inverse <= std::numeric_limits<float>::max())) return {};
+  return {m / 127.0F, inverse};
+}
+
+/// How one thread streams weights for a single row. No bit depends on it.
+struct Streams {
+  std::size_t panels = 1;    ///< read side by side: 1, 2 or 4
+  std::size_t ahead = 4352;  ///< bytes between what is read and what is prefetched
+};
+Streams streams();
+void set_streams(Streams streams);
+
+/// Memory of the calling thread, 64-byte aligned, its contents undefined.
+std::byte* integer_scratch(std::size_t bytes);
+
+}  // namespace moesaic::cpu

@@ -1,0 +1,38 @@
+#include "common/kernels/quantize_rows.hpp"
+
+#include <vector>
+
+#include "common/kernels/cpu/linear_level.hpp"
+
+namespace moesaic {
+
+void quantize_row(const float* x, std::size_t cols, std::size_t padded, std::size_t block,
+                  std::int8_t* q, float* scales) {
+  static const auto run = quantize_row_for(active_isa());
+  run(x, cols, padded, block, q, scales);
+}
+
+QuantizeRowFn quantize_row_for(Isa isa) { return cpu::linear_level(isa).integer->quantize; }
+
+Operand QuantizedRows::quantize(const Operand& x, std::size_t padded, std::size_t block,
+                                ThreadPool& pool) {
+  const std::size_t blocks = padded / block;
+  values_.reserve(x.rows * padded);
+  scales_.reserve(x.rows * blocks * sizeof(float));
+  auto* const values = values_.as<std::int8_t>().data();
+  auto* const scales = scales_.as<float>().data();
+  constexpr std::size_t kRows = 8;
+  pool.parallel_for((x.rows + kRows - 1) / kRows, [&](std::size_t part) {
+    thread_local std::vector<float> widened;
+    widened.resize(x.cols);
+    for (std::size_t r = part * kRows; r < x.rows && r < (part + 1) * kRows; ++r) {
+      const float* row = x.compute == Compute::kF32 ? x.f32(r) : widened.data();
+      if (x.compute == Compute::kBf16)
+        for (std::size_t k = 0; k < x.cols; ++k) widened[k] = bf16_to_f32(x.bf16(r)[k]);
+      quantize_row(row, x.cols, padded, block, values + r * padded, scales + r * blocks);
+    }
+  });
+  return {Compute::kInt, values, x.rows, x.cols, padded, scales, block};
+}
+
+}  // namespace moesaic

@@ -1,0 +1,288 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "common/kernels/cpu/integer_level.hpp"
+#include "common/kernels/integer_weight.hpp"
+#include "common/kernels/linear.hpp"
+#include "common/kernels/quantize_rows.hpp"
+#include "tests/support/integer_matrix.hpp"
+
+namespace moesaic {
+namespace {
+
+using test::random_integer_matrix;
+
+std::vector<float> random_rows(std::size_t rows, std::size_t cols, std::uint64_t seed) {
+  std::vector<float> x(rows * cols);
+  for (auto& value : x) {
+    seed = seed * 6364136223846793005U + 1442695040888963407U;
+    value = (static_cast<float>(seed >> 40) * 0x1p-24F - 0.5F) * (seed >> 20 & 63U ? 1.0F : 30.0F);
+  }
+  return x;
+}
+
+Operand f32_operand(const std::vector<float>& x, std::size_t rows, std::size_t cols) {
+  return {Compute::kF32, x.data(), rows, cols, cols};
+}
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  for (std::size_t i = 0; i < a.size(); ++i)
+    if (std::bit_cast<std::uint32_t>(a[i]) != std::bit_cast<std::uint32_t>(b[i])) return false;
+  return a.size() == b.size();
+}
+
+std::vector<float> run(Isa isa, const PackedMatrix& w, const Operand& x) {
+  std::vector<float> y(x.rows * w.rows, -1.0F);
+  linear_for(isa)(w, x, y.data(), w.rows, nullptr, 0, w.panels());
+  return y;
+}
+
+TEST(IntegerWeightTest, ReadsTheWorkedExampleOfW4r) {
+  // K = 64, row 17, k = 29: byte 645 of the panel, multiplier word at 162.
+  PackedMatrix w;
+  w.format = WeightFormat::kW4r;
+  w.rows = 32;
+  w.cols = 64;
+  AlignedBuffer panel(w.bytes());
+  ASSERT_EQ(w.bytes(), 128U + 1088U);
+  panel.data()[645] = std::byte{0xC5};
+  panel.data()[162] = std::byte{0x30};
+  const float scale = 0.001F;
+  std::memcpy(panel.data() + 4 * 17, &scale, 4);
+  w.data = panel.data();
+  EXPECT_EQ(integer_weight(w, 0, 17, 29), 12);
+  EXPECT_EQ(integer_weight(w, 0, 17, 25), -9);
+  EXPECT_EQ(row_scale(w, 0, 17), 0.001F);
+}
+
+TEST(IntegerWeightTest, ReadsTheWorkedExampleOfCcq2) {
+  PackedMatrix w;
+  w.format = WeightFormat::kCcq2;
+  w.rows = 32;
+  w.cols = 128;
+  AlignedBuffer panel(w.bytes());
+  ASSERT_EQ(w.bytes(), 384U + 1088U);
+  const float constants[] = {0.00099945068359375F, 121, 950};
+  for (std::size_t i = 0; i < 3; ++i) std::memcpy(panel.data() + 128 * i + 4 * 3, constants + i, 4);
+  panel.data()[384 + 3] = std::byte{12};
+  panel.data()[384 + 32 + 3] = std::byte{5};
+  panel.data()[384 + 64 + 3] = std::byte{0xA7};            // k = 0..3
+  panel.data()[384 + 64 + 16 * 32 + 3] = std::byte{0x5A};  // k = 64..67
+  w.data = panel.data();
+  const int first[] = {9, -22, -12, 5}, second[] = {-9, 25, -24, -32};
+  for (std::size_t j = 0; j < 4; ++j) {
+    EXPECT_EQ(integer_weight(w, 0, 3, j), 12 * first[j]);
+    EXPECT_EQ(integer_weight(w, 0, 3, 64 + j), 5 * second[j]);
+  }
+  EXPECT_FLOAT_EQ(static_cast<float>(integer_weight(w, 0, 3, 0)) * row_scale(w, 0, 3), 0.10794067F);
+  EXPECT_EQ(ccq2_code(0x5A, 128.5F, -3.25F), 11562);
+}
+
+struct QuantizeCase {
+  const char* name;
+  std::vector<float> x;
+};
+
+class QuantizeRowTest : public testing::TestWithParam<Isa> {};
+
+TEST_P(QuantizeRowTest, GivesTheBitsOfTheScalarLevel) {
+  const float inf = std::numeric_limits<float>::infinity();
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  auto rows = std::vector<std::vector<float>>{
+      random_rows(1, 1, 1),      random_rows(1, 63, 2),     random_rows(1, 192, 3),
+      random_rows(1, 588, 4),    random_rows(1, 2560, 5),   std::vector<float>(130, 0.0F),
+      {1e-40F, -2e-40F, 1e-38F}, {3.4e38F, -3.4e38F, 1.0F}, {1.0F, nan, 2.0F},
+      {1.0F, -inf, 2.0F}};
+  rows.push_back(random_rows(1, 100, 6));
+  rows.back()[70] = nan;  // the second block of two
+  for (const auto& x : rows)
+    for (const std::size_t block : {64U, 512U}) {
+      const std::size_t padded = (x.size() + block - 1) / block * block;
+      std::vector<std::int8_t> q(padded, 77), want_q(padded, 78);
+      std::vector<float> s(padded / block), want_s(padded / block);
+      quantize_row_for(GetParam())(x.data(), x.size(), padded, block, q.data(), s.data());
+      quantize_row_for(Isa::kScalar)(x.data(), x.size(), padded, block, want_q.data(),
+                                     want_s.data());
+      EXPECT_EQ(q, want_q) << x.size();
+      EXPECT_TRUE(same_bits(s, want_s)) << x.size();
+    }
+}
+
+TEST_P(QuantizeRowTest, RoundsToNearestEvenAndPoisonsOnlyItsBlock) {
+  std::vector<float> x(128, 0.0F);
+  x[0] = 127;
+  x[1] = 2.5F;
+  x[2] = -3.5F;
+  x[3] = 0.5F;
+  x[64] = std::numeric_limits<float>::quiet_NaN();
+  std::vector<std::int8_t> q(128);
+  std::vector<float> s(2);
+  quantize_row_for(GetParam())(x.data(), 128, 128, 64, q.data(), s.data());
+  EXPECT_EQ(q[0], 127);
+  EXPECT_EQ(q[1], 2);
+  EXPECT_EQ(q[2], -4);
+  EXPECT_EQ(q[3], 0);
+  EXPECT_EQ(s[0], 1.0F);
+  EXPECT_TRUE(std::isnan(s[1]));
+  EXPECT_EQ(q[64], 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(EveryIsa, QuantizeRowTest, testing::ValuesIn(available_isas()),
+                         [](const auto& test) { return std::string(isa_name(test.param)); });
+
+constexpr WeightFormat kFormats[] = {WeightFormat::kW8r, WeightFormat::kW4r, WeightFormat::kCcq2};
+
+class IntegerLinearTest : public testing::TestWithParam<std::tuple<Isa, WeightFormat>> {};
+
+struct Shape {
+  std::size_t rows, cols;
+};
+
+TEST_P(IntegerLinearTest, GivesTheBitsOfTheScalarLevel) {
+  const auto [isa, format] = GetParam();
+  for (const Shape shape : {Shape{1, 32}, Shape{31, 64}, Shape{33, 128}, Shape{96, 192},
+                            Shape{64, 512}, Shape{70, 576}, Shape{40, 588}, Shape{160, 1280}}) {
+    const auto w = random_integer_matrix(format, shape.rows, shape.cols, shape.cols);
+    for (const std::size_t m : {1U, 2U, 5U, 8U, 9U, 12U, 13U, 16U, 17U, 33U, 70U, 300U}) {
+      if (m > 20 && shape.cols > 600) continue;
+      const auto x = random_rows(m, shape.cols, m);
+      const auto operand = f32_operand(x, m, shape.cols);
+      EXPECT_TRUE(same_bits(run(isa, w, operand), run(Isa::kScalar, w, operand)))
+          << m << " rows, " << shape.rows << " x " << shape.cols;
+    }
+  }
+}
+
+TEST_P(IntegerLinearTest, ARowDoesNotDependOnTheOthers) {
+  const auto [isa, format] = GetParam();
+  constexpr std::size_t kRows = 37, kCols = 576, kOutputs = 100;
+  const auto w = random_integer_matrix(format, kOutputs, kCols, 9);
+  const auto x = random_rows(kRows, kCols, 10);
+  const auto all = run(isa, w, f32_operand(x, kRows, kCols));
+  for (std::size_t m = 0; m < kRows; ++m) {
+    const std::vector<float> row(x.begin() + m * kCols, x.begin() + (m + 1) * kCols);
+    const auto one = run(isa, w, f32_operand(row, 1, kCols));
+    ASSERT_TRUE(std::equal(one.begin(), one.end(), all.begin() + m * kOutputs)) << m;
+  }
+}
+
+TEST_P(IntegerLinearTest, StreamsDoNotChangeBits) {
+  const auto [isa, format] = GetParam();
+  const auto w = random_integer_matrix(format, 300, 512, 3);
+  const auto x = random_rows(1, 512, 4);
+  const auto operand = f32_operand(x, 1, 512);
+  const auto before = cpu::streams();
+  const auto want = run(isa, w, operand);
+  for (const std::size_t panels : {1U, 2U, 4U}) {
+    cpu::set_streams({panels, 1088});
+    EXPECT_TRUE(same_bits(run(isa, w, operand), want)) << panels;
+  }
+  cpu::set_streams(before);
+}
+
+TEST_P(IntegerLinearTest, ANonFiniteValueSpoilsItsRowOnly) {
+  const auto [isa, format] = GetParam();
+  const auto w = random_integer_matrix(format, 40, 128, 3);
+  for (const std::size_t rows : {3U, 20U}) {
+    auto x = random_rows(rows, 128, 4);
+    const auto clean = run(isa, w, f32_operand(x, rows, 128));
+    x[1 * 128 + 70] = std::numeric_limits<float>::infinity();
+    const auto y = run(isa, w, f32_operand(x, rows, 128));
+    for (std::size_t i = 0; i < y.size(); ++i)
+      if (i / 40 == 1)
+        EXPECT_TRUE(std::isnan(y[i])) << i;
+      else
+        EXPECT_EQ(y[i], clean[i]) << i;
+  }
+}
+
+TEST_P(IntegerLinearTest, IsCloseToTheReference) {
+  const auto [isa, format] = GetParam();
+  const auto w = random_integer_matrix(format, 50, 1536, 3);
+  const auto x = random_rows(6, 1536, 4);
+  QuantizedRows quantized;
+  ThreadPool pool(1);
+  const auto operand =
+      quantized.quantize(f32_operand(x, 6, 1536), w.padded_cols(), w.a8_block(), pool);
+  std::vector<float> want(6 * 50);
+  linear_ref(w, operand, want.data(), 50, nullptr);
+  const auto got = run(isa, w, operand);
+  double largest = 0;
+  for (const float y : want) largest = std::max(largest, std::abs(double{y}));
+  // Sums are exact, so only a few f32 roundings of sums of up to `largest` are left.
+  for (std::size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(got[i], want[i], 2e-6 * largest) << i;
+}
+
+/// What goes through the pool, at the level in use.
+class IntegerProductTest : public testing::TestWithParam<WeightFormat> {};
+
+TEST_P(IntegerProductTest, ThreadsAndFormsOfRowsDoNotChangeBits) {
+  const auto format = GetParam();
+  constexpr std::size_t kRows = 290, kCols = 640, kOutputs = 130;
+  const auto w = random_integer_matrix(format, kOutputs, kCols, 5);
+  const auto values = random_rows(kRows, kCols, 6);
+  std::vector<Bf16> bf16(values.size());
+  std::vector<float> x(values.size());
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    bf16[i] = f32_to_bf16(values[i]);
+    x[i] = bf16_to_f32(bf16[i]);
+  }
+  const auto want = run(active_isa(), w, f32_operand(x, kRows, kCols));
+  for (const unsigned threads : {1U, 3U}) {
+    ThreadPool pool(threads);
+    QuantizedRows quantized;
+    const Operand rounded{Compute::kBf16, bf16.data(), kRows, kCols, kCols};
+    for (const auto& operand : {f32_operand(x, kRows, kCols), rounded,
+                                quantized.quantize(rounded, w.padded_cols(), w.a8_block(), pool)}) {
+      std::vector<float> y(kRows * kOutputs);
+      linear(w, operand, y.data(), kOutputs, nullptr, pool);
+      EXPECT_TRUE(same_bits(y, want)) << threads << " threads";
+    }
+  }
+}
+
+TEST_P(IntegerProductTest, AnFfnIsItsTwoProducts) {
+  const auto format = GetParam();
+  constexpr std::size_t kHidden = 192, kWidth = 72;
+  const auto gate_up = random_integer_matrix(format, kWidth, kHidden, 5, true);
+  const auto down = random_integer_matrix(format, kHidden, kWidth, 6);
+  ThreadPool pool(2);
+  for (const std::size_t rows : {1U, 7U, 40U}) {
+    const auto x = random_rows(rows, kHidden, rows);
+    std::vector<float> hidden(rows * 128), want(rows * kHidden), got(rows * kHidden);
+    linear_gate_up(gate_up, f32_operand(x, rows, kHidden),
+                   {Compute::kF32, hidden.data(), rows, 128, 128}, pool);
+    linear(down, {Compute::kF32, hidden.data(), rows, kWidth, 128}, want.data(), kHidden, nullptr,
+           pool);
+    std::vector<Bf16> bf16(x.size());
+    std::vector<float*> out(rows);
+    for (std::size_t r = 0; r < rows; ++r) out[r] = got.data() + r * kHidden;
+    const FfnTask task{&gate_up, &down, {}, {}, out.data(), false};
+    FfnScratch scratch;
+    QuantizedRows quantized;
+    ffn({&task, 1},
+        quantized.quantize(f32_operand(x, rows, kHidden), gate_up.padded_cols(), gate_up.a8_block(),
+                           pool),
+        scratch, pool);
+    EXPECT_TRUE(same_bits(got, want)) << rows;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(EveryIsa, IntegerLinearTest,
+                         testing::Combine(testing::ValuesIn(available_isas()),
+                                          testing::Values(WeightFormat::kW8r, WeightFormat::kW4r,
+                                                          WeightFormat::kCcq2)),
+                         [](const auto& info) {
+                           return std::string(isa_name(std::get<0>(info.param))) + "_" +
+                                  std::string(format_name(std::get<1>(info.param)));
+                         });
+
+}  // namespace
+}  // namespace moesaic
