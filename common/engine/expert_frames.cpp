@@ -176,7 +176,8 @@ Result<MoeRows> read_moe_rows(const transport::Frame& frame, const ModelConfig& 
                                     std::to_string(frame.tensors.size()) + " tensors, layer " +
                                     std::to_string(frame.layer));
   const auto rows = static_cast<std::size_t>(frame.tensors[0].shape[0]);
-  MOESAIC_CHECK(expect(frame.tensors[0], "rows", operand_dtype(compute), rows, config.hidden));
+  const auto form = normed_form(compute);
+  MOESAIC_CHECK(expect(frame.tensors[0], "rows", operand_dtype(form), rows, config.hidden));
   MOESAIC_CHECK(expect(frame.tensors[1], "modalities", DType::kU8, rows, 1));
   MoeRows out;
   for (const auto value : frame.tensors[1].as<std::uint8_t>()) {
@@ -185,7 +186,7 @@ Result<MoeRows> read_moe_rows(const transport::Frame& frame, const ModelConfig& 
     out.modality.push_back(static_cast<Modality>(value));
   }
   out.step.layer = frame.layer;
-  out.step.x = {compute, frame.tensors[0].bytes.data(), rows, config.hidden, config.hidden};
+  out.step.x = {form, frame.tensors[0].bytes.data(), rows, config.hidden, config.hidden};
   out.step.modality = out.modality;
   out.step.context.trace = frame.trace;
   return out;

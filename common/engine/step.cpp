@@ -73,13 +73,16 @@ void DecoderStep::tap_heads(const std::string& name, std::size_t first, std::siz
                std::array{heads, dim});
 }
 
+void DecoderStep::norm_row(const float* x, const std::vector<float>& weight, const OperandOut& out,
+                           std::size_t row) const {
+  const bool f32 = out.compute == Compute::kF32;
+  rms_norm(x, weight.data(), config_.rms_norm_eps, config_.hidden, !f32,
+           f32 ? out.f32(row) : nullptr, f32 ? nullptr : out.bf16(row));
+}
+
 void DecoderStep::norm(const std::vector<float>& weight, Half& half) {
-  const auto out = half.normed.resize(compute_, half.rows, config_.hidden);
-  for_rows(pool_, half.rows, [&](std::size_t r) {
-    rms_norm(half.x.row(r), weight.data(), config_.rms_norm_eps, config_.hidden,
-             compute_ == Compute::kBf16, compute_ == Compute::kF32 ? out.f32(r) : nullptr,
-             compute_ == Compute::kBf16 ? out.bf16(r) : nullptr);
-  });
+  const auto out = half.normed.resize(normed_form(compute_), half.rows, config_.hidden);
+  for_rows(pool_, half.rows, [&](std::size_t r) { norm_row(half.x.row(r), weight, out, r); });
 }
 
 /// One half, or two of about as many rows: cut between sequences or within a prompt's chunk, whose
@@ -157,7 +160,8 @@ void DecoderStep::attend(Half& half, std::uint32_t layer) {
   tap_heads(name + ".q_rot", 0, heads);
   tap_heads(name + ".k_rot", heads, kv_heads);
 
-  const auto attended = attended_.resize(compute_, rows, heads * dim);
+  const auto attended =
+      attended_.resize(operand_form(weights.attn_out.format, compute_), rows, heads * dim);
   std::size_t pages = 0;
   for (const auto& part : half.parts)
     pages += kv_heads * kv_blocks_for(part.first_index + part.rows);
@@ -172,7 +176,7 @@ void DecoderStep::attend(Half& half, std::uint32_t layer) {
     auto out = attended;
     out.rows = part.rows;
     out.data = static_cast<std::byte*>(attended.data) +
-               part.first_row * attended.stride * operand_bytes(compute_);
+               part.first_row * attended.stride * operand_bytes(attended.compute);
     tasks_.push_back({qkv_.row(part.first_row), qkv_cols, part.rows, part.first_index,
                       pages_.data() + next, blocks, out});
     next += kv_heads * blocks;
@@ -265,19 +269,16 @@ void DecoderStep::logits(const StepBatch& batch) {
     branch_.resize(x.rows(), config_.hidden);
     for_rows(pool_, x.rows(), [&](std::size_t r) {
       rms_norm(x.row(r), weights_->final_norm.data(), config_.rms_norm_eps, config_.hidden,
-               compute_ == Compute::kBf16, branch_.row(r), nullptr);
+               rounds_to_bf16(compute_), branch_.row(r), nullptr);
     });
     tap("final_norm", branch_, 0, config_.hidden, false);
   }
   const std::size_t wanted = batch.logit_rows.size();
-  const auto last = last_.resize(compute_, wanted, config_.hidden);
+  const auto last = last_.resize(normed_form(compute_), wanted, config_.hidden);
   for_rows(pool_, wanted, [&](std::size_t i) {
     const std::size_t row = batch.logit_rows[i];
     const auto& half = halves_[used_ == 2 && row >= halves_[1].first ? 1 : 0];
-    rms_norm(half.x.row(row - half.first), weights_->final_norm.data(), config_.rms_norm_eps,
-             config_.hidden, compute_ == Compute::kBf16,
-             compute_ == Compute::kF32 ? last.f32(i) : nullptr,
-             compute_ == Compute::kBf16 ? last.bf16(i) : nullptr);
+    norm_row(half.x.row(row - half.first), weights_->final_norm, last, i);
   });
   logits_.resize(wanted, config_.vocab_size);
   if (wanted > 0)

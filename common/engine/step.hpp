@@ -88,6 +88,8 @@ class DecoderStep {
   Result<void> begin_feed_forward(const StepBatch& batch, Half& half, std::uint32_t layer);
   Result<void> end_feed_forward(Half& half, std::uint32_t layer);
   void logits(const StepBatch& batch);
+  void norm_row(const float* x, const std::vector<float>& weight, const OperandOut& out,
+                std::size_t row) const;
   void norm(const std::vector<float>& weight, Half& half);
   void tap(const std::string& name, const FloatRows& x, std::size_t first, std::size_t width,
            bool fine);

@@ -24,10 +24,6 @@ constexpr std::size_t operand_bytes(Compute form) {
 constexpr Compute normed_form(Compute mode) {
   return mode == Compute::kF32 ? Compute::kF32 : Compute::kBf16;
 }
-/// Form in which attention leaves its rows in a mode.
-constexpr Compute attended_form(Compute mode) {
-  return mode == Compute::kBf16 ? Compute::kBf16 : Compute::kF32;
-}
 /// True if norms and the additions of the expert tree round to bf16 in a mode.
 constexpr bool rounds_to_bf16(Compute mode) { return mode != Compute::kF32; }
 

@@ -28,6 +28,12 @@ struct PackedMatrix {
   std::size_t bytes() const { return panels() * panel_bytes(); }
 };
 
+/// Form of f32 values that become operands of `w` in a mode: f32 where the mode is kF32 or the
+/// quantiser takes them, else rounded to bf16.
+constexpr Compute operand_form(WeightFormat w, Compute mode) {
+  return mode == Compute::kF32 || is_integer(w) ? Compute::kF32 : Compute::kBf16;
+}
+
 /// Packs W into kernel layout. bf16 sources stay bf16 in either mode (the f32 kernels widen them
 /// exactly). Sources of another type become f32 for Compute::kF32 and are rounded to bf16 for
 /// Compute::kBf16. Any strides (so also transposed sources).

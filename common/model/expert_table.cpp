@@ -1,5 +1,7 @@
 #include "common/model/expert_table.hpp"
 
+#include <algorithm>
+
 namespace moesaic {
 namespace {
 
@@ -32,12 +34,25 @@ std::uint64_t ExpertTable::bytes() const {
   return sum;
 }
 
+/// Rows of the call as its tasks read them: quantised once for all experts that chose them. A
+/// matrix that is not of an integer format reads them as they are.
+Operand ExpertTable::operand_of(const ExpertCall& call, ExpertScratch& s, ThreadPool& pool) {
+  if (s.tasks.empty() || call.x.compute == Compute::kInt) return call.x;
+  const PackedMatrix& first = *s.tasks.front().gate_up;
+  const auto alike = [&](const FfnTask& task) { return task.gate_up->format == first.format; };
+  if (!is_integer(first.format) || !std::all_of(s.tasks.begin(), s.tasks.end(), alike))
+    return call.x;
+  return s.quantized.quantize(call.x, first.padded_cols(), first.a8_block(), pool);
+}
+
 Result<std::span<const ExpertNode>> ExpertTable::run(const ExpertCall& call, ExpertScratch& s,
                                                      ThreadPool& pool) const {
   const std::size_t rows = call.rows.size();
   if (rows == 0) return std::span<const ExpertNode>{};
   const std::size_t top_k = call.ids.size() / rows;
-  if (call.x.cols != hidden_ || call.x.compute != compute_ || call.ids.size() != rows * top_k ||
+  const bool form_fits = call.x.compute == normed_form(compute_) ||
+                         (compute_ == Compute::kInt && call.x.compute == Compute::kInt);
+  if (call.x.cols != hidden_ || !form_fits || call.ids.size() != rows * top_k ||
       call.weights.size() != call.ids.size() || call.chosen.size() != rows)
     return fail(Errc::kShapeMismatch, "expert call: " + std::to_string(rows) + " rows, " +
                                           std::to_string(call.ids.size()) + " ids, " +
@@ -80,7 +95,7 @@ Result<std::span<const ExpertNode>> ExpertTable::run(const ExpertCall& call, Exp
     s.entry_row[r + 1] = static_cast<std::uint32_t>(next_leaf);
   }
 
-  const bool round = compute_ == Compute::kBf16;
+  const bool round = rounds_to_bf16(compute_);
   const auto& held = weights_.layers[call.layer][static_cast<std::size_t>(call.modality)];
   s.tasks.clear();
   for (std::uint32_t e = 0, first = 0; e < experts; ++e) {
@@ -92,7 +107,7 @@ Result<std::span<const ExpertNode>> ExpertTable::run(const ExpertCall& call, Exp
                          s.out.data() + first, round});
     first = last;
   }
-  ffn(s.tasks, call.x, s.ffn, pool);
+  ffn(s.tasks, operand_of(call, s, pool), s.ffn, pool);
 
   // Merge each row's leaves; `count` is free again and takes how many nodes each row ends with.
   s.count.assign(rows, 0);

@@ -9,6 +9,7 @@
 #include "common/base/thread_pool.hpp"
 #include "common/kernels/expert_tree.hpp"
 #include "common/kernels/linear.hpp"
+#include "common/kernels/quantize_rows.hpp"
 #include "common/model/activations.hpp"
 #include "common/model/config.hpp"
 #include "common/model/weights.hpp"
@@ -19,7 +20,7 @@ namespace moesaic {
 struct ExpertCall {
   std::uint32_t layer = 0;
   Modality modality = Modality::kText;
-  Operand x;  ///< [rows, hidden] in operand form
+  Operand x;  ///< [rows, hidden] as a norm leaves them, or quantised for the experts
   std::span<const std::uint32_t>
       rows;  ///< rows of x to work on; results are numbered by position in this list
   std::span<const std::uint32_t>
@@ -40,6 +41,7 @@ struct ExpertNode {
 /// Memory of one caller of `ExpertTable::run`, reused from call to call.
 struct ExpertScratch {
   FfnScratch ffn;
+  QuantizedRows quantized;
   FloatRows leaves;
   std::vector<FfnTask> tasks;
   std::vector<std::uint32_t> count, row, entry_row;
@@ -71,6 +73,8 @@ class ExpertTable {
                                                         ThreadPool& pool) const;
 
  private:
+  static Operand operand_of(const ExpertCall& call, ExpertScratch& scratch, ThreadPool& pool);
+
   std::uint32_t hidden_;
   std::array<std::uint32_t, kModalities> experts_;
   ExpertWeights weights_;

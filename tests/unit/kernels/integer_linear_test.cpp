@@ -277,12 +277,14 @@ TEST_P(IntegerProductTest, AnFfnIsItsTwoProducts) {
 
 INSTANTIATE_TEST_SUITE_P(EveryIsa, IntegerLinearTest,
                          testing::Combine(testing::ValuesIn(available_isas()),
-                                          testing::Values(WeightFormat::kW8r, WeightFormat::kW4r,
-                                                          WeightFormat::kCcq2)),
-                         [](const auto& info) {
-                           return std::string(isa_name(std::get<0>(info.param))) + "_" +
-                                  std::string(format_name(std::get<1>(info.param)));
+                                          testing::ValuesIn(kFormats)),
+                         [](const auto& test) {
+                           return std::string(isa_name(std::get<0>(test.param))) + "_" +
+                                  std::string(format_name(std::get<1>(test.param)));
                          });
+
+INSTANTIATE_TEST_SUITE_P(Formats, IntegerProductTest, testing::ValuesIn(kFormats),
+                         [](const auto& test) { return std::string(format_name(test.param)); });
 
 }  // namespace
 }  // namespace moesaic
