@@ -244,11 +244,19 @@ void Engine::draw(const std::vector<Assignment>& plan, std::span<const float> lo
     const auto& request = *sequence.request;
     const auto scores = logits.subspan(row++ * config_.vocab_size, options_.drawable_ids);
     const auto token = sampler_.draw(scores, request.sampling, sequence.tokens.size());
-    sequence.tokens.push_back(token);
+    if (!token) {
+      end(request.id, FinishReason::kError,
+          Error{Errc::kInternal, "the model's numbers overflowed at token " +
+                                     std::to_string(sequence.tokens.size()) +
+                                     ": its logits are not finite"},
+          events);
+      continue;
+    }
+    sequence.tokens.push_back(*token);
     ++drawn;
     TokenEvent event;
     event.id = request.id;
-    event.tokens.push_back(token);
+    event.tokens.push_back(*token);
     event.finished = sequence.finished();
     metrics_.drawn(sequence, now);
     if (event.finished) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cmath>
 #include <numeric>
 
 #include "common/kernels/elementwise.hpp"
@@ -25,40 +26,21 @@ float draw_uniform(std::uint64_t seed, std::uint32_t choice, std::uint64_t posit
   return static_cast<float>(z >> 40) * 0x1p-24F;
 }
 
-std::int32_t Sampler::draw(std::span<const float> logits, const SamplingParams& params,
-                           std::uint64_t position) {
+std::optional<std::int32_t> Sampler::draw(std::span<const float> logits,
+                                          const SamplingParams& params, std::uint64_t position) {
   assert(!logits.empty());
   const auto best =
       static_cast<std::size_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+  if (!std::isfinite(logits[best])) return std::nullopt;
   if (params.temperature == 0.0F) return static_cast<std::int32_t>(best);
 
   const std::size_t n = logits.size();
   p_.resize(n);
-  for (std::size_t i = 0; i < n; ++i)
-    p_[i] = exp_portable((logits[i] - logits[best]) / params.temperature);
+  const float most = logits[best];
+  for (std::size_t i = 0; i < n; ++i) p_[i] = (logits[i] - most) / params.temperature;
+  elementwise_for(active_isa()).exp(p_.data(), n, p_.data());
 
-  const bool ranked = (params.top_k > 0 && params.top_k < n) || params.top_p < 1.0F;
-  if (ranked) {
-    order_.resize(n);
-    std::iota(order_.begin(), order_.end(), 0U);
-    // std::sort with a total order gives one result everywhere; probabilities descending, ids
-    // ascending.
-    const auto before = [&](std::uint32_t a, std::uint32_t b) {
-      return p_[a] > p_[b] || (p_[a] == p_[b] && a < b);
-    };
-    std::size_t keep = n;
-    if (params.top_k > 0) keep = std::min<std::size_t>(keep, params.top_k);
-    std::partial_sort(order_.begin(), order_.begin() + static_cast<std::ptrdiff_t>(keep),
-                      order_.end(), before);
-    for (std::size_t i = keep; i < n; ++i) p_[order_[i]] = 0.0F;
-    if (params.top_p < 1.0F) {
-      const float wanted = params.top_p * stripe64_dot(p_.data(), nullptr, n);
-      float sum = 0.0F;
-      std::size_t taken = 0;
-      while (taken < keep && (taken == 0 || sum < wanted)) sum += p_[order_[taken++]];
-      for (std::size_t i = taken; i < keep; ++i) p_[order_[i]] = 0.0F;
-    }
-  }
+  if ((params.top_k > 0 && params.top_k < n) || params.top_p < 1.0F) keep_first(params);
   if (params.min_p > 0.0F)  // the best token has p = 1
     for (auto& p : p_)
       if (p < params.min_p) p = 0.0F;
@@ -74,6 +56,38 @@ std::int32_t Sampler::draw(std::span<const float> logits, const SamplingParams& 
     if (sum > target) break;
   }
   return static_cast<std::int32_t>(last);
+}
+
+/// Zeroes all but the top_k most probable tokens and, of these, all but the shortest run that
+/// reaches top_p. Ranks are sorted only as far as they are needed.
+void Sampler::keep_first(const SamplingParams& params) {
+  constexpr std::size_t kFirstRanks = 256;
+  const std::size_t n = p_.size();
+  // A total order gives one result everywhere: probabilities descending, ids ascending.
+  const auto before = [this](std::uint32_t a, std::uint32_t b) {
+    return p_[a] > p_[b] || (p_[a] == p_[b] && a < b);
+  };
+  const std::size_t most = params.top_k > 0 ? std::min<std::size_t>(params.top_k, n) : n;
+  const bool by_sum = params.top_p < 1.0F;
+  const float wanted = by_sum ? params.top_p * stripe64_dot(p_.data(), nullptr, n) : 0.0F;
+  order_.resize(n);
+  std::iota(order_.begin(), order_.end(), 0U);
+  float sum = 0.0F;
+  std::size_t taken = 0, sorted = 0;
+  while (taken < most && (!by_sum || taken == 0 || sum < wanted)) {
+    if (taken == sorted) {
+      const auto first = order_.begin() + static_cast<std::ptrdiff_t>(sorted);
+      sorted = by_sum ? std::min(most, std::max(kFirstRanks, sorted * 4)) : most;
+      const auto end = order_.begin() + static_cast<std::ptrdiff_t>(sorted);
+      if (end != order_.end()) std::nth_element(first, end, order_.end(), before);
+      std::sort(first, end, before);
+    }
+    sum += p_[order_[taken++]];
+  }
+  const auto last = order_[taken - 1];
+  const float least = p_[last];
+  for (std::uint32_t i = 0; i < n; ++i)
+    if (p_[i] < least || (p_[i] == least && i > last)) p_[i] = 0.0F;
 }
 
 }  // namespace moesaic

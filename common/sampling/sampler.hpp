@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -21,10 +22,13 @@ class Sampler {
   /// token stays), stripe-64 sums over ascending id.
   /// @param logits   [ids that may be drawn]; > 0 of them
   /// @param position index of the drawn token in its sequence
-  std::int32_t draw(std::span<const float> logits, const SamplingParams& params,
-                    std::uint64_t position);
+  /// @return null: the largest logit is not finite, because weights or activations overflowed
+  std::optional<std::int32_t> draw(std::span<const float> logits, const SamplingParams& params,
+                                   std::uint64_t position);
 
  private:
+  void keep_first(const SamplingParams& params);
+
   std::vector<float> p_;
   std::vector<std::uint32_t> order_;
 };
