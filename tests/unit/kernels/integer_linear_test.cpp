@@ -12,6 +12,7 @@
 #include "common/kernels/integer_weight.hpp"
 #include "common/kernels/linear.hpp"
 #include "common/kernels/quantize_rows.hpp"
+#include "common/kernels/stream_probe.hpp"
 #include "tests/support/integer_matrix.hpp"
 
 namespace moesaic {
@@ -218,6 +219,20 @@ TEST_P(IntegerLinearTest, IsCloseToTheReference) {
   for (const float y : want) largest = std::max(largest, std::abs(double{y}));
   // Sums are exact, so only a few f32 roundings of sums of up to `largest` are left.
   for (std::size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(got[i], want[i], 2e-6 * largest) << i;
+}
+
+TEST(StreamProbeTest, ChoosesForMuchWeightAndLeavesLittleAlone) {
+  const auto w = random_integer_matrix(WeightFormat::kW4r, 1024, 2560, 1);
+  ThreadPool pool(1);
+  const auto before = cpu::streams();
+  EXPECT_EQ(tune_streams(std::vector<PackedMatrix>(10, w), pool).gbs, 0);
+  EXPECT_EQ(cpu::streams().panels, before.panels);
+  const auto chosen =
+      tune_streams(std::vector<PackedMatrix>(50, w), pool);  // 70 MB if they were 50
+  EXPECT_GT(chosen.gbs, 0.1);
+  EXPECT_EQ(cpu::streams().panels, chosen.panels);
+  EXPECT_EQ(cpu::streams().ahead, chosen.ahead);
+  cpu::set_streams(before);
 }
 
 /// What goes through the pool, at the level in use.
