@@ -20,6 +20,10 @@ ModelOptions model_options(const Settings& settings) {
 
 EngineSettings engine_settings(const Settings& settings, const Tokenizer& tokenizer) {
   EngineSettings engine;
+  const auto& kv = settings.text("kv.dtype");
+  if (kv == "f32") engine.kv_type = Compute::kF32;
+  if (kv == "bf16") engine.kv_type = Compute::kBf16;
+  if (kv == "int8") engine.kv_type = Compute::kInt;
   engine.kv_bytes = static_cast<std::uint64_t>(settings.integer("kv.bytes"));
   engine.max_context = static_cast<std::size_t>(settings.integer("engine.max_context"));
   engine.drawable_ids = static_cast<std::uint32_t>(tokenizer.size());

@@ -12,7 +12,8 @@ constexpr std::uint64_t kReserve = std::uint64_t{1} << 30;
 
 Result<std::unique_ptr<KvCache>> make_kv_cache(const LoadedModel& model,
                                                const EngineSettings& settings) {
-  const auto shape = DecoderStep::attention_shape(model.config, model.compute);
+  const auto shape =
+      DecoderStep::attention_shape(model.config, settings.kv_type.value_or(model.compute));
   const auto block_bytes = PagedKvCache::block_bytes(shape, model.config.layers);
   const auto context = settings.max_context > 0 ? settings.max_context : model.config.max_positions;
   const auto context_blocks = kv_blocks_for(context);

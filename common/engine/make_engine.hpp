@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "common/engine/engine.hpp"
@@ -11,6 +12,7 @@ namespace moesaic {
 
 /// Sizes of the KV cache and the scheduler of one decoder.
 struct EngineSettings {
+  std::optional<Compute> kv_type;  ///< of the cache; none: the model's mode
   std::uint64_t kv_bytes = 0;   ///< 0: what is available less 1 GiB, at most max_running contexts
   std::size_t max_context = 0;  ///< 0: the model's
   std::uint32_t drawable_ids = 0;  ///< 0: the whole vocabulary

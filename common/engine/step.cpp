@@ -19,8 +19,8 @@ void StepBatch::clear() {
   context = {};
 }
 
-AttentionShape DecoderStep::attention_shape(const ModelConfig& config, Compute compute) {
-  return {compute, config.heads, config.kv_heads, config.head_dim};
+AttentionShape DecoderStep::attention_shape(const ModelConfig& config, Compute kv) {
+  return {kv, config.heads, config.kv_heads, config.head_dim};
 }
 
 DecoderStep::DecoderStep(const ModelConfig& config, std::shared_ptr<const DecoderWeights> weights,
@@ -32,7 +32,7 @@ DecoderStep::DecoderStep(const ModelConfig& config, std::shared_ptr<const Decode
       kv_(kv),
       experts_(experts),
       pool_(pool),
-      shape_(attention_shape(config, compute)),
+      shape_(kv.shape()),
       rope_(config.head_dim, config.rope_theta, config.time_freqs),
       micro_(micro),
       tracer_(std::move(tracer)) {

@@ -49,9 +49,9 @@ struct MicroBatching {
   std::size_t sequences = 8;  ///< or from so many sequences on; 0: never
 };
 
-/// The text decoder: embeddings, layers over paged KV, experts through the back end, logits. A
-/// row's result depends on that row and its sequence's cache alone. One engine thread; kernels on
-/// the pool.
+/// The text decoder: embeddings, layers over paged KV (of the cache's own type), experts through
+/// the back end, logits. A row's result depends on that row and its sequence's cache alone. One
+/// engine thread; kernels on the pool.
 /// @source transformers' modeling_ernie4_5_vl_moe.py; numbers in tests/golden/tiny
 class DecoderStep {
  public:
@@ -66,7 +66,8 @@ class DecoderStep {
 
   void set_taps(TapSink* taps);
 
-  static AttentionShape attention_shape(const ModelConfig& config, Compute compute);
+  /// Shape of the attention over a cache of that type.
+  static AttentionShape attention_shape(const ModelConfig& config, Compute kv);
 
  private:
   /// Rows [first, first + rows) of a step and what must outlive the other half's turn.

@@ -22,6 +22,8 @@ class KvCache {
   virtual std::optional<KvBlock> allocate() = 0;
   virtual void release(KvBlock block) = 0;
   virtual std::byte* page(KvBlock block, std::uint32_t layer, std::uint32_t kv_head) = 0;
+  /// Form and size of its pages.
+  virtual const AttentionShape& shape() const = 0;
   virtual std::size_t total_blocks() const = 0;
   virtual std::size_t free_blocks() const = 0;
 };
@@ -41,6 +43,7 @@ class PagedKvCache final : public KvCache {
   std::optional<KvBlock> allocate() override;
   void release(KvBlock block) override;
   std::byte* page(KvBlock block, std::uint32_t layer, std::uint32_t kv_head) override;
+  const AttentionShape& shape() const override { return shape_; }
   std::size_t total_blocks() const override { return blocks_; }
   std::size_t free_blocks() const override { return free_.size(); }
 

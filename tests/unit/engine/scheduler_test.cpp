@@ -19,10 +19,12 @@ class CountingKv final : public KvCache {
   }
   void release(KvBlock block) override { free_.push_back(block); }
   std::byte* page(KvBlock, std::uint32_t, std::uint32_t) override { return nullptr; }
+  const AttentionShape& shape() const override { return shape_; }
   std::size_t total_blocks() const override { return blocks_; }
   std::size_t free_blocks() const override { return free_.size(); }
 
  private:
+  AttentionShape shape_;
   std::size_t blocks_;
   std::vector<KvBlock> free_;
 };
