@@ -2,6 +2,7 @@
 
 #include <sched.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -15,6 +16,8 @@
 namespace moesaic {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 constexpr auto kSpin = std::chrono::microseconds(50);
 
 void pause_cpu() {
@@ -27,19 +30,57 @@ void pause_cpu() {
 std::uint32_t wait_for_change(const std::atomic<std::uint32_t>& value, std::uint32_t old,
                               bool spin) {
   if (spin) {
-    const auto until = std::chrono::steady_clock::now() + kSpin;
+    const auto until = Clock::now() + kSpin;
     do {
       for (int i = 0; i < 64; ++i) {
         if (const auto now = value.load(std::memory_order_acquire); now != old) return now;
         pause_cpu();
       }
-    } while (std::chrono::steady_clock::now() < until);
+    } while (Clock::now() < until);
   }
   for (;;) {
     if (const auto now = value.load(std::memory_order_acquire); now != old) return now;
     value.wait(old, std::memory_order_acquire);
   }
 }
+
+}  // namespace
+
+namespace {
+
+/// Tells when the other workers do more harm than good. A worker whose core another program holds
+/// keeps its task, and the caller waits for it, for whole time slices: the machine is then slower
+/// with it than without. Told of every call, this lets the caller work alone for a while.
+class Company {
+ public:
+  /// True if the next call should use the workers.
+  bool wanted(Clock::time_point now) const { return now >= alone_until_; }
+
+  /// A call with workers took from `begun` to `now`; the caller ran out of tasks at `idle`.
+  void told(Clock::time_point begun, Clock::time_point idle, Clock::time_point now) {
+    spent_ += now - begun;
+    if (now - idle > kLongWait) lost_ += now - idle;
+    if (lost_ * 5 > std::max(kPeriod, spent_)) {
+      alone_until_ = now + pause_;
+      pause_ = std::min(pause_ * 2, kLongestPause);
+    } else if (spent_ < kPeriod) {
+      return;
+    } else if (lost_ * 20 < kPeriod) {
+      pause_ = kFirstPause;
+    }
+    spent_ = lost_ = {};
+  }
+
+ private:
+  static constexpr Clock::duration kLongWait = std::chrono::microseconds(300);
+  static constexpr Clock::duration kPeriod = std::chrono::milliseconds(10);
+  static constexpr Clock::duration kFirstPause = std::chrono::milliseconds(20);
+  static constexpr Clock::duration kLongestPause = std::chrono::milliseconds(640);
+
+  Clock::time_point alone_until_{};
+  Clock::duration pause_ = kFirstPause;
+  Clock::duration spent_{}, lost_{};  // in calls of this period
+};
 
 }  // namespace
 
@@ -64,6 +105,7 @@ struct ThreadPool::State {
 
   bool spin = false;
   std::mutex turn;  // held by the thread whose call runs
+  Company company;  // of that thread
   std::vector<std::thread> threads;
 
   void take_tasks() {
@@ -102,14 +144,17 @@ ThreadPool::~ThreadPool() {
 
 unsigned ThreadPool::size() const { return static_cast<unsigned>(state_->threads.size()) + 1; }
 
-void ThreadPool::run(std::size_t tasks, void (*call)(void*, std::size_t), void* context) {
+void ThreadPool::run(std::size_t tasks, void (*call)(void*, std::size_t), void* context,
+                     bool everybody) {
   if (tasks == 0) return;
-  if (tasks == 1 || state_->threads.empty()) {
+  const auto alone = [&] {
     for (std::size_t task = 0; task < tasks; ++task) call(context, task);
-    return;
-  }
+  };
   auto& s = *state_;
+  if (tasks == 1 || s.threads.empty()) return alone();
   const std::lock_guard lock(s.turn);
+  const auto begun = Clock::now();
+  if (!everybody && !s.company.wanted(begun)) return alone();
   s.call = call;
   s.context = context;
   s.tasks = tasks;
@@ -118,8 +163,11 @@ void ThreadPool::run(std::size_t tasks, void (*call)(void*, std::size_t), void* 
   s.epoch.fetch_add(1, std::memory_order_release);
   s.epoch.notify_all();
   s.take_tasks();
-  for (auto left = s.working.load(std::memory_order_acquire); left != 0;)
-    left = wait_for_change(s.working, left, s.spin);
+  auto left = s.working.load(std::memory_order_acquire);
+  if (left == 0) return;
+  const auto idle = Clock::now();
+  while (left != 0) left = wait_for_change(s.working, left, s.spin);
+  s.company.told(begun, idle, Clock::now());
 }
 
 }  // namespace moesaic

@@ -1,15 +1,18 @@
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <memory>
+#include <thread>
 #include <type_traits>
 
 namespace moesaic {
 
 /// A fixed set of kernel workers, one per process. The caller of `parallel_for` is worker 0; the
 /// others sleep on a futex between calls (after a spin of at most 50 us, and only when every thread
-/// has a core of its own). Calls from several threads take turns; tasks must not throw, nor call
-/// `parallel_for` of the same pool.
+/// has a core of its own). Where workers keep losing their cores to another program, calls run on
+/// the caller alone for a while: never much slower than one thread. Calls from several threads take
+/// turns; tasks must not throw, nor call `parallel_for` of the same pool.
 class ThreadPool {
  public:
   /// @param threads workers including the caller, >= 1; 0 means one per CPU this process may use
@@ -24,14 +27,31 @@ class ThreadPool {
   /// are done. No allocation. Which worker runs a task must not change its result.
   template <class F>
   void parallel_for(std::size_t tasks, F&& fn) {
-    using Fn = std::remove_reference_t<F>;
-    run(
-        tasks, [](void* f, std::size_t task) { (*static_cast<Fn*>(f))(task); },
-        const_cast<void*>(static_cast<const void*>(std::addressof(fn))));
+    start(tasks, fn, false);
+  }
+
+  /// Runs fn() once on every worker, at the same time.
+  template <class F>
+  void on_every_worker(F&& fn) {
+    std::atomic<unsigned> arrived{0};
+    const auto task = [&](std::size_t) {
+      fn();
+      // Who waits here takes no second task.
+      arrived.fetch_add(1);
+      while (arrived.load() < size()) std::this_thread::yield();
+    };
+    start(size(), task, true);
   }
 
  private:
-  void run(std::size_t tasks, void (*call)(void*, std::size_t), void* context);
+  template <class F>
+  void start(std::size_t tasks, F&& fn, bool everybody) {
+    using Fn = std::remove_reference_t<F>;
+    run(
+        tasks, [](void* f, std::size_t task) { (*static_cast<Fn*>(f))(task); },
+        const_cast<void*>(static_cast<const void*>(std::addressof(fn))), everybody);
+  }
+  void run(std::size_t tasks, void (*call)(void*, std::size_t), void* context, bool everybody);
 
   struct State;
   std::unique_ptr<State> state_;

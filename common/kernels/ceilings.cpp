@@ -243,15 +243,7 @@ void ask_for_long_slices() {
 
 }  // namespace
 
-PassTimer::PassTimer(ThreadPool& pool) : pool_(pool) {
-  // Every task waits for all, so each worker takes one.
-  std::atomic<unsigned> arrived{0};
-  pool.parallel_for(pool.size(), [&](std::size_t) {
-    ask_for_long_slices();
-    arrived.fetch_add(1);
-    while (arrived.load() < pool.size()) ::sched_yield();
-  });
-}
+PassTimer::PassTimer(ThreadPool& pool) : pool_(pool) { pool.on_every_worker(ask_for_long_slices); }
 
 void PassTimer::start() {
   // Wakes sleeping workers, so that a pass does not begin with that.

@@ -5,6 +5,8 @@
 
 #include <atomic>
 #include <chrono>
+#include <mutex>
+#include <set>
 #include <thread>
 #include <vector>
 
@@ -42,6 +44,49 @@ TEST(ThreadPoolTest, IdlePoolUsesNoCpu) {
   const auto us = [](const timeval& t) { return t.tv_sec * 1000000L + t.tv_usec; };
   EXPECT_LT(us(after.ru_utime) - us(before.ru_utime) + us(after.ru_stime) - us(before.ru_stime),
             10000);
+}
+
+TEST(ThreadPoolTest, EveryWorkerIsReachedOnce) {
+  ThreadPool pool(4);
+  std::mutex mutex;
+  std::multiset<std::thread::id> ids;
+  pool.on_every_worker([&] {
+    const std::lock_guard lock(mutex);
+    ids.insert(std::this_thread::get_id());
+  });
+  EXPECT_EQ(ids.size(), 4U);
+  EXPECT_EQ(std::set(ids.begin(), ids.end()).size(), 4U);
+}
+
+TEST(ThreadPoolTest, WorkersThatKeepTheCallerWaitingAreLeftOutForAWhile) {
+  ThreadPool pool(2);
+  const auto caller = std::this_thread::get_id();
+  std::atomic<int> helped{0};
+  const auto call = [&](std::chrono::milliseconds worker_time) {
+    helped = 0;
+    std::atomic<bool> taken{false};
+    pool.parallel_for(2, [&](std::size_t) {
+      if (std::this_thread::get_id() == caller) {
+        // The other task is for the worker, if it comes.
+        for (int i = 0; i < 200 && !taken; ++i)
+          std::this_thread::sleep_for(std::chrono::microseconds(50));
+        return;
+      }
+      taken = true;
+      ++helped;
+      std::this_thread::sleep_for(worker_time);
+    });
+    return helped.load() > 0;
+  };
+  // A worker that loses its core in the middle of a task looks like this to the caller.
+  int slow = 0, calls = 0;
+  while (calls < 200 && call(std::chrono::milliseconds(10))) ++calls;
+  EXPECT_LT(calls, 200) << "the caller went on waiting";
+  for (int i = 0; i < 100 && slow == 0; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    if (call(std::chrono::milliseconds(0))) ++slow;
+  }
+  EXPECT_EQ(slow, 1) << "the worker never came back";
 }
 
 }  // namespace
