@@ -8,6 +8,11 @@ namespace moesaic {
 Dispatch::Dispatch(const ModelConfig& config, std::shared_ptr<const RouterWeights> gates)
     : config_(config), gates_(std::move(gates)) {}
 
+WeightFormat Dispatch::expert_format(std::uint32_t layer, std::size_t modality) const {
+  const auto& formats = gates_->expert_format;
+  return formats.empty() ? WeightFormat::kBf16 : formats[layer][modality];
+}
+
 void Dispatch::choose(const MoeStep& step, ThreadPool& pool, Choices& choices) {
   const std::size_t top_k = config_.experts_per_token;
   const std::size_t hidden = config_.hidden;
@@ -25,6 +30,12 @@ void Dispatch::choose(const MoeStep& step, ThreadPool& pool, Choices& choices) {
     choice.ids.resize(choice.rows.size() * top_k);
     choice.weights.resize(choice.rows.size() * top_k);
     choice.chosen.resize(choice.rows.size());
+    choice.x = step.x;
+    if (const auto format = expert_format(step.layer, m);
+        is_integer(format) && !choice.rows.empty()) {
+      const auto padded = padded_cols(format, hidden);
+      choice.x = choice.quantized.quantize(step.x, padded, a8_block(padded), pool);
+    }
     for_rows(pool, choice.rows.size(), [&](std::size_t i) {
       const auto row = choice.rows[i];
       float* u = u_.row(row);

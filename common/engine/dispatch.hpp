@@ -8,6 +8,7 @@
 
 #include "common/base/thread_pool.hpp"
 #include "common/engine/expert_backend.hpp"
+#include "common/kernels/quantize_rows.hpp"
 #include "common/model/activations.hpp"
 #include "common/model/expert_table.hpp"
 #include "common/model/weights.hpp"
@@ -20,6 +21,8 @@ struct Choice {
   std::vector<std::uint32_t> ids;     ///< [rows.size() * top_k]
   std::vector<float> weights;         ///< [rows.size() * top_k]
   std::vector<std::uint64_t> chosen;  ///< [rows.size()] mask of ids
+  Operand x;                          ///< all rows of the step in the form that the experts read
+  QuantizedRows quantized;            ///< its memory, if they are of an integer format
 };
 
 using Choices = std::array<Choice, kModalities>;
@@ -37,6 +40,7 @@ class Dispatch {
   const ModelConfig& config() const { return config_; }
 
  private:
+  WeightFormat expert_format(std::uint32_t layer, std::size_t modality) const;
   void tap(const MoeStep& step, const Choices& choices);
 
   ModelConfig config_;

@@ -9,8 +9,17 @@
 namespace moesaic {
 namespace {
 
-DType operand_dtype(Compute compute) {
-  return compute == Compute::kF32 ? DType::kF32 : DType::kBf16;
+/// int8 has no type of its own in frames: its bit patterns travel.
+DType operand_dtype(Compute form) {
+  return form == Compute::kF32 ? DType::kF32 : form == Compute::kBf16 ? DType::kBf16 : DType::kU8;
+}
+
+/// Of what a shard or a router answers.
+DType value_dtype(Compute compute) { return rounds_to_bf16(compute) ? DType::kBf16 : DType::kF32; }
+
+/// Stored columns of a row of an operand.
+std::size_t operand_cols(const Operand& x) {
+  return x.compute == Compute::kInt ? x.stride : x.cols;
 }
 
 Tensor make_tensor(DType dtype, std::size_t rows, std::size_t cols) {
@@ -57,11 +66,14 @@ transport::Frame make_expert_rows(const ExpertCall& call, std::vector<std::uint3
   frame.modality = static_cast<std::uint8_t>(call.modality);
   // The element types are the closest the format has: ids and masks are bit patterns (kNoExpert is
   // -1).
-  frame.tensors.push_back(make_tensor(operand_dtype(call.x.compute), rows, call.x.cols));
+  const std::size_t cols = operand_cols(call.x);
+  const std::size_t blocks = call.x.compute == Compute::kInt ? cols / call.x.block : 0;
+  frame.tensors.push_back(make_tensor(operand_dtype(call.x.compute), rows, cols));
   frame.tensors.push_back(make_tensor(DType::kI32, rows, top_k));
   frame.tensors.push_back(make_tensor(DType::kF32, rows, top_k));
   frame.tensors.push_back(make_tensor(DType::kI64, rows, 1));
-  const std::size_t row_bytes = call.x.cols * operand_bytes(call.x.compute);
+  if (blocks > 0) frame.tensors.push_back(make_tensor(DType::kF32, rows, blocks));
+  const std::size_t row_bytes = cols * operand_bytes(call.x.compute);
   for (std::size_t i = 0; i < rows; ++i) {
     const auto r = rows_sent[i];
     const auto* from = static_cast<const std::byte*>(call.x.data) +
@@ -72,14 +84,18 @@ transport::Frame make_expert_rows(const ExpertCall& call, std::vector<std::uint3
     std::memcpy(frame.tensors[2].bytes.data() + i * top_k * 4, call.weights.data() + r * top_k,
                 top_k * 4);
     std::memcpy(frame.tensors[3].bytes.data() + i * 8, call.chosen.data() + r, 8);
+    if (blocks > 0)
+      std::memcpy(frame.tensors[4].as<float>().data() + i * blocks,
+                  call.x.scales + call.rows[r] * blocks, blocks * sizeof(float));
   }
   return frame;
 }
 
 Result<ExpertRows> read_expert_rows(const transport::Frame& frame, std::uint32_t hidden,
                                     Compute compute) {
-  if (frame.type != transport::FrameType::kExpertRows || frame.tensors.size() != 4 ||
-      frame.modality >= kModalities)
+  const bool quantized = compute == Compute::kInt && frame.tensors.size() == 5;
+  if (frame.type != transport::FrameType::kExpertRows ||
+      (frame.tensors.size() != 4 && !quantized) || frame.modality >= kModalities)
     return fail(Errc::kCorrupt, "expert frame: type " +
                                     std::to_string(static_cast<int>(frame.type)) + ", " +
                                     std::to_string(frame.tensors.size()) + " tensors, modality " +
@@ -89,7 +105,18 @@ Result<ExpertRows> read_expert_rows(const transport::Frame& frame, std::uint32_t
     return fail(Errc::kShapeMismatch, "expert frame: ids are no matrix");
   const auto rows = static_cast<std::size_t>(ids.shape[0]);
   const auto top_k = static_cast<std::size_t>(ids.shape[1]);
-  MOESAIC_CHECK(expect(frame.tensors[0], "rows", operand_dtype(compute), rows, hidden));
+  const auto form = quantized ? Compute::kInt : normed_form(compute);
+  const auto& values = frame.tensors[0];
+  // Formats differ in how they pad K; the experts check that it is theirs.
+  const bool wide =
+      quantized && values.shape.size() == 2 &&
+      values.shape[1] == static_cast<std::int64_t>(padded_cols(WeightFormat::kCcq2, hidden));
+  const auto cols = !quantized ? std::size_t{hidden}
+                    : wide     ? padded_cols(WeightFormat::kCcq2, hidden)
+                               : padded_cols(WeightFormat::kW8r, hidden);
+  MOESAIC_CHECK(expect(values, "rows", operand_dtype(form), rows, cols));
+  if (quantized)
+    MOESAIC_CHECK(expect(frame.tensors[4], "scales", DType::kF32, rows, cols / a8_block(cols)));
   MOESAIC_CHECK(expect(ids, "ids", DType::kI32, rows, top_k));
   MOESAIC_CHECK(expect(frame.tensors[2], "weights", DType::kF32, rows, top_k));
   MOESAIC_CHECK(expect(frame.tensors[3], "masks", DType::kI64, rows, 1));
@@ -98,7 +125,11 @@ Result<ExpertRows> read_expert_rows(const transport::Frame& frame, std::uint32_t
   std::iota(out.rows.begin(), out.rows.end(), 0U);
   out.call.layer = frame.layer;
   out.call.modality = static_cast<Modality>(frame.modality);
-  out.call.x = {compute, frame.tensors[0].bytes.data(), rows, hidden, hidden};
+  out.call.x = {form, values.bytes.data(), rows, hidden, cols};
+  if (quantized) {
+    out.call.x.scales = frame.tensors[4].as<float>().data();
+    out.call.x.block = a8_block(cols);
+  }
   out.call.rows = out.rows;
   out.call.ids = frame.tensors[1].as<std::uint32_t>();
   out.call.weights = frame.tensors[2].as<float>();
@@ -111,7 +142,7 @@ transport::Frame make_expert_nodes(std::span<const ExpertNode> nodes, std::uint3
   transport::Frame frame;
   frame.type = transport::FrameType::kExpertNodes;
   frame.tensors.push_back(make_tensor(DType::kI32, nodes.size(), 2));
-  frame.tensors.push_back(make_tensor(operand_dtype(compute), nodes.size(), hidden));
+  frame.tensors.push_back(make_tensor(value_dtype(compute), nodes.size(), hidden));
   auto numbers = frame.tensors[0].as<std::uint32_t>();
   for (std::size_t i = 0; i < nodes.size(); ++i) {
     numbers[2 * i] = nodes[i].row;
@@ -196,7 +227,7 @@ transport::Frame make_moe_sums(const float* sums, std::size_t rows, std::size_t 
                                Compute compute) {
   transport::Frame frame;
   frame.type = transport::FrameType::kMoeSums;
-  frame.tensors.push_back(make_tensor(operand_dtype(compute), rows, hidden));
+  frame.tensors.push_back(make_tensor(value_dtype(compute), rows, hidden));
   if (compute == Compute::kF32) {
     std::memcpy(frame.tensors[0].bytes.data(), sums, rows * hidden * sizeof(float));
   } else {

@@ -11,7 +11,8 @@
 
 namespace moesaic {
 
-/// Packs the rows of a call that have an expert named in `call.ids` into a frame. Row numbers in
+/// Packs the rows of a call that have an expert named in `call.ids` into a frame, in their form:
+/// f32, bf16, or int8 with block scales. Row numbers in
 /// the answer are positions in `rows_sent`.
 /// @param rows_sent out: positions in call.rows that travel
 transport::Frame make_expert_rows(const ExpertCall& call, std::vector<std::uint32_t>& rows_sent);
@@ -26,7 +27,7 @@ struct ExpertRows {
 [[nodiscard]] Result<ExpertRows> read_expert_rows(const transport::Frame& frame,
                                                   std::uint32_t hidden, Compute compute);
 
-/// The answer: values as bf16 in Compute::kBf16 (they are bf16-valued), else f32.
+/// The answer: values as f32 in Compute::kF32, else as bf16 (they are bf16-valued).
 transport::Frame make_expert_nodes(std::span<const ExpertNode> nodes, std::uint32_t hidden,
                                    Compute compute);
 
@@ -48,7 +49,7 @@ struct MoeRows {
 /// @errors as `read_expert_rows`; kCorrupt: a layer without experts
 [[nodiscard]] Result<MoeRows> read_moe_rows(const transport::Frame& frame,
                                             const ModelConfig& config, Compute compute);
-/// The answer: bf16 in Compute::kBf16 (roots are bf16-valued), else f32. sums: [rows, hidden].
+/// The answer: f32 in Compute::kF32, else bf16 (roots are bf16-valued). sums: [rows, hidden].
 transport::Frame make_moe_sums(const float* sums, std::size_t rows, std::size_t hidden,
                                Compute compute);
 /// @param out [rows, hidden]

@@ -19,7 +19,7 @@ Result<void> LocalExperts::gather(float* out, std::size_t) {
   for (std::size_t m = 0; m < kModalities; ++m) {
     const auto& choice = choices_[m];
     if (choice.rows.empty()) continue;
-    const ExpertCall call{step_.layer, static_cast<Modality>(m), step_.x,      choice.rows,
+    const ExpertCall call{step_.layer, static_cast<Modality>(m), choice.x,     choice.rows,
                           choice.ids,  choice.weights,           choice.chosen};
     MOESAIC_TRY(const auto nodes, table_->run(call, scratch_, pool_));
     for (const auto& node : nodes)

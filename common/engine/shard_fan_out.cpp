@@ -153,7 +153,7 @@ bool ShardFanOut::ask(Job& job, std::size_t modality, std::size_t shard_index,
   const auto& step = job.work.step;
   question.sent = Clock::now();
   const ExpertCall call{
-      step.layer,   static_cast<Modality>(modality), step.x, choice.rows, ids_, choice.weights,
+      step.layer,   static_cast<Modality>(modality), choice.x, choice.rows, ids_, choice.weights,
       choice.chosen};
   auto frame = make_expert_rows(call, question.rows);
   for (const auto row : question.rows) question.asked.push_back(masks[row]);

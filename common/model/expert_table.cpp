@@ -1,7 +1,5 @@
 #include "common/model/expert_table.hpp"
 
-#include <algorithm>
-
 namespace moesaic {
 namespace {
 
@@ -34,17 +32,6 @@ std::uint64_t ExpertTable::bytes() const {
   return sum;
 }
 
-/// Rows of the call as its tasks read them: quantised once for all experts that chose them. A
-/// matrix that is not of an integer format reads them as they are.
-Operand ExpertTable::operand_of(const ExpertCall& call, ExpertScratch& s, ThreadPool& pool) {
-  if (s.tasks.empty() || call.x.compute == Compute::kInt) return call.x;
-  const PackedMatrix& first = *s.tasks.front().gate_up;
-  const auto alike = [&](const FfnTask& task) { return task.gate_up->format == first.format; };
-  if (!is_integer(first.format) || !std::all_of(s.tasks.begin(), s.tasks.end(), alike))
-    return call.x;
-  return s.quantized.quantize(call.x, first.padded_cols(), first.a8_block(), pool);
-}
-
 Result<std::span<const ExpertNode>> ExpertTable::run(const ExpertCall& call, ExpertScratch& s,
                                                      ThreadPool& pool) const {
   const std::size_t rows = call.rows.size();
@@ -62,12 +49,20 @@ Result<std::span<const ExpertNode>> ExpertTable::run(const ExpertCall& call, Exp
                                           std::to_string(hidden_));
 
   // Sort entries by expert (counting sort, stable in row order).
-  const std::uint32_t experts = experts_[static_cast<std::size_t>(call.modality)];
+  const auto modality = static_cast<std::size_t>(call.modality);
+  const std::uint32_t experts = experts_[modality];
   s.count.assign(experts + 1, 0);
   for (const auto id : call.ids) {
     if (id == kNoExpert) continue;
     if (!holds(call.layer, call.modality, id))
       return fail(Errc::kNotFound, name_of(call, id) + " is not held here");
+    const auto& gate_up = weights_.layers[call.layer][modality][id].gate_up;
+    if (call.x.compute == Compute::kInt &&
+        (!is_integer(gate_up.format) || gate_up.padded_cols() != call.x.stride))
+      return fail(Errc::kShapeMismatch, name_of(call, id) + " is stored in " +
+                                            std::string(format_name(gate_up.format)) +
+                                            " and cannot take int8 rows of " +
+                                            std::to_string(call.x.stride) + " columns");
     ++s.count[id + 1];
   }
   for (std::uint32_t e = 0; e < experts; ++e) s.count[e + 1] += s.count[e];
@@ -96,7 +91,7 @@ Result<std::span<const ExpertNode>> ExpertTable::run(const ExpertCall& call, Exp
   }
 
   const bool round = rounds_to_bf16(compute_);
-  const auto& held = weights_.layers[call.layer][static_cast<std::size_t>(call.modality)];
+  const auto& held = weights_.layers[call.layer][modality];
   s.tasks.clear();
   for (std::uint32_t e = 0, first = 0; e < experts; ++e) {
     const auto last = s.count[e];  // the sort moved each count to the end of its expert
@@ -107,7 +102,7 @@ Result<std::span<const ExpertNode>> ExpertTable::run(const ExpertCall& call, Exp
                          s.out.data() + first, round});
     first = last;
   }
-  ffn(s.tasks, operand_of(call, s, pool), s.ffn, pool);
+  ffn(s.tasks, call.x, s.ffn, pool);
 
   // Merge each row's leaves; `count` is free again and takes how many nodes each row ends with.
   s.count.assign(rows, 0);

@@ -9,7 +9,6 @@
 #include "common/base/thread_pool.hpp"
 #include "common/kernels/expert_tree.hpp"
 #include "common/kernels/linear.hpp"
-#include "common/kernels/quantize_rows.hpp"
 #include "common/model/activations.hpp"
 #include "common/model/config.hpp"
 #include "common/model/weights.hpp"
@@ -41,7 +40,6 @@ struct ExpertNode {
 /// Memory of one caller of `ExpertTable::run`, reused from call to call.
 struct ExpertScratch {
   FfnScratch ffn;
-  QuantizedRows quantized;
   FloatRows leaves;
   std::vector<FfnTask> tasks;
   std::vector<std::uint32_t> count, row, entry_row;
@@ -73,8 +71,6 @@ class ExpertTable {
                                                         ThreadPool& pool) const;
 
  private:
-  static Operand operand_of(const ExpertCall& call, ExpertScratch& scratch, ThreadPool& pool);
-
   std::uint32_t hidden_;
   std::array<std::uint32_t, kModalities> experts_;
   ExpertWeights weights_;

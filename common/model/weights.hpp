@@ -38,6 +38,9 @@ struct DecoderWeights {
 /// The gates of all layers, held by whoever dispatches: [layer][modality]; dense layers are empty.
 struct RouterWeights {
   std::vector<std::array<RouterGate, kModalities>> layers;
+  /// Per layer and modality: what the experts are stored in, which decides the form in which rows
+  /// go to them. Empty: bf16 everywhere.
+  std::vector<std::array<WeightFormat, kModalities>> expert_format;
 };
 
 /// Experts held by one process: [layer][modality][expert]; those not held have a null
