@@ -58,7 +58,9 @@ create() {
 # or is killed nothing stays behind. The command itself is the only child.
 # shellcheck disable=SC2016
 inside=(unshare --mount --pid --fork --kill-child bash -euc '
+  mount --bind "$1" "$1" # a root that is a mount, as `ip netns exec` wants it
   mount -t proc proc "$1/proc"
+  mount -t sysfs sysfs "$1/sys"
   mount --rbind /dev "$1/dev"
   mount -t tmpfs tmpfs "$1/tmp"
   exec chroot "$1" /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 "${@:2}"
