@@ -30,6 +30,7 @@ Result<Compute> parse_compute(const std::string& name) {
 Result<OpenedModel> open_model(const ModelOptions& options) {
   OpenedModel opened;
   MOESAIC_TRY(opened.compute, parse_compute(options.compute));
+  opened.vision_compute = normed_form(opened.compute);
   opened.pool = std::make_shared<ThreadPool>(options.threads);
   const bool synthetic = !options.synthetic.empty();
   MOESAIC_TRY(opened.config, load_model_config(synthetic ? options.synthetic : options.model));
@@ -58,6 +59,7 @@ Result<LoadedModel> load_model(const ModelOptions& options) {
   LoadedModel loaded;
   loaded.config = opened.config;
   loaded.compute = opened.compute;
+  loaded.vision_compute = opened.vision_compute;
   loaded.pool = opened.pool;
   const auto& source = opened.source;
   // Refused now with the numbers, rather than ended by the system half-way.

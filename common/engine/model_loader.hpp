@@ -32,7 +32,8 @@ struct ModelOptions {
 /// A model in memory, its parts as the services own them.
 struct LoadedModel {
   ModelConfig config;
-  Compute compute = Compute::kBf16;
+  Compute compute = Compute::kBf16;         ///< of decoder and experts
+  Compute vision_compute = Compute::kBf16;  ///< of the vision tower
   std::shared_ptr<ThreadPool> pool;
   std::shared_ptr<const DecoderWeights> decoder;
   std::shared_ptr<const RouterWeights> gates;
@@ -43,7 +44,8 @@ struct LoadedModel {
 /// A model whose weights can be read but are not yet: for services that hold a part of them.
 struct OpenedModel {
   ModelConfig config;
-  Compute compute = Compute::kBf16;
+  Compute compute = Compute::kBf16;         ///< of decoder and experts
+  Compute vision_compute = Compute::kBf16;  ///< of the vision tower
   std::shared_ptr<ThreadPool> pool;
   std::shared_ptr<const WeightSource> source;
 };

@@ -2,14 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
 
 #include "common/base/machine.hpp"
-#include "common/engine/local_experts.hpp"
-#include "common/engine/sequence.hpp"
 #include "common/kernels/isa.hpp"
 #include "common/model/vision_tower.hpp"
+#include "common/model/weight_list.hpp"
 #include "services/all_in_one/bench/ceiling.hpp"
+#include "services/all_in_one/bench/cold_load.hpp"
+#include "services/all_in_one/bench/driver.hpp"
 
 namespace moesaic {
 namespace {
@@ -35,22 +35,6 @@ class Passes {
   Figures clean_, disturbed_;
 };
 
-/// Counts the distinct experts that a step reads.
-class ExpertCounter final : public TapSink {
- public:
-  void put(const std::string&, std::span<const float>, std::span<const std::size_t>) override {}
-  void put(const std::string& name, std::span<const std::int32_t> ids,
-           std::span<const std::size_t>) override {
-    if (!name.ends_with(".index")) return;
-    distinct_ += std::set<std::int32_t>(ids.begin(), ids.end()).size();
-  }
-  bool fine() const override { return false; }
-  double take() { return static_cast<double>(std::exchange(distinct_, 0)); }
-
- private:
-  std::size_t distinct_ = 0;
-};
-
 /// Bytes of the matrices that every step reads, and of one text expert.
 struct Weights {
   double always = 0;
@@ -60,15 +44,17 @@ struct Weights {
 Weights weight_bytes(const LoadedModel& model) {
   Weights bytes;
   bytes.always = static_cast<double>(model.decoder->lm_head.bytes());
-  for (const auto& layer : model.decoder->layers) {
-    bytes.always += static_cast<double>(layer.qkv.bytes() + layer.attn_out.bytes());
-    if (layer.ffn.gate_up.data != nullptr)
-      bytes.always += static_cast<double>(layer.ffn.gate_up.bytes() + layer.ffn.down.bytes());
-    if (layer.moe)
-      bytes.always +=
-          static_cast<double>(model.config.experts[0]) * model.config.hidden * sizeof(float);
+  for (std::uint32_t l = 0; l < model.config.layers; ++l) {
+    const auto& layer = model.decoder->layers[l];
+    bytes.always += static_cast<double>(layer.qkv.bytes() + layer.attn_out.bytes() +
+                                        layer.ffn.gate_up.bytes() + layer.ffn.down.bytes());
+    if (!layer.moe) continue;
+    bytes.always +=
+        static_cast<double>(model.config.experts[0]) * model.config.hidden * sizeof(float);
+    const auto& experts = model.experts.front()->weights().layers[l][0];
+    if (!experts.empty())
+      bytes.expert = static_cast<double>(experts[0].gate_up.bytes() + experts[0].down.bytes());
   }
-  bytes.expert = 3.0 * model.config.hidden * model.config.expert_width[0] * 2;
   return bytes;
 }
 
@@ -88,76 +74,11 @@ double layer_ops(const ModelConfig& c) {
   return 2 * macs;
 }
 
-/// Token ids that differ from step to step, so that the experts do.
-std::int32_t some_id(const ModelConfig& config, std::uint64_t n) {
-  const auto hash = (n + 1) * 0x9E3779B97F4A7C15U;
-  auto id = static_cast<std::int32_t>((hash >> 33) % config.vocab_size);
-  while (config.routing_modality(id) != Modality::kText)
-    id = (id + 1) % static_cast<std::int32_t>(config.vocab_size);
-  return id;
-}
-
-/// The decoder over a cache of its own, driven step by step as the engine drives it.
-class Driver {
- public:
-  Driver(const LoadedModel& model, std::size_t sequences, std::size_t tokens)
-      : kv_(DecoderStep::attention_shape(model.config, model.compute), model.config.layers,
-            sequences * kv_blocks_for(tokens)),
-        experts_(model.config, model.gates, model.experts.front(), *model.pool),
-        step_(model.config, model.decoder, model.compute, kv_, experts_, *model.pool) {
-    for (std::size_t s = 0; s < sequences; ++s) {
-      auto request = std::make_shared<GenerateRequest>();
-      auto& sequence = sequences_.emplace_back();
-      for (std::size_t i = 0; i < tokens; ++i)
-        sequence.tokens.push_back(some_id(model.config, next_id_++));
-      request->prompt = sequence.tokens;
-      sequence.request = request;
-      for (std::size_t i = 0; i < kv_blocks_for(tokens); ++i)
-        sequence.blocks.push_back(*kv_.allocate());
-    }
-  }
-
-  /// All sequences compute tokens [first, first + rows); logits of the last row each.
-  Result<void> run(std::size_t first, std::size_t rows) {
-    batch_.clear();
-    for (const auto& sequence : sequences_) {
-      append_rows(sequence, first, rows, batch_);
-      batch_.logit_rows.push_back(static_cast<std::uint32_t>(batch_.ids.size() - 1));
-    }
-    if (const auto done = step_.run(batch_); !done) return tl::make_unexpected(done.error());
-    return {};
-  }
-
-  /// Runs it once more, counting expert matrices.
-  Result<double> count_experts(std::size_t first, std::size_t rows) {
-    step_.set_taps(&counter_);
-    const auto done = run(first, rows);
-    step_.set_taps(nullptr);
-    if (!done) return tl::make_unexpected(done.error());
-    return counter_.take();
-  }
-
- private:
-  PagedKvCache kv_;
-  LocalExperts experts_;
-  DecoderStep step_;
-  ExpertCounter counter_;
-  std::vector<Sequence> sequences_;
-  StepBatch batch_;
-  std::uint64_t next_id_ = 0;
-};
-
-constexpr std::size_t kFillChunk = 512;
-
-Result<BenchResult> bench_decode(const LoadedModel& model, std::size_t batch, std::size_t context,
-                                 std::size_t passes, ReadCeiling& ceiling) {
-  Driver driver(model, batch, context + passes + 1);
-  for (std::size_t first = 0; first < context; first += kFillChunk)
-    MOESAIC_CHECK(driver.run(first, std::min(kFillChunk, context - first)));
+Result<BenchResult> bench_decode(const LoadedModel& model, Compute kv, std::size_t batch,
+                                 std::size_t context, std::size_t passes, ReadCeiling& ceiling) {
+  BenchDriver driver(model, kv, batch, context + passes + 1);
+  driver.fill(context);
   const auto weights = weight_bytes(model);
-  const auto shape = DecoderStep::attention_shape(model.config, model.compute);
-  const double token_kv =
-      static_cast<double>(PagedKvCache::block_bytes(shape, model.config.layers)) / kPageTokens;
   PassTimer timer(*model.pool);
   Passes figures;
   std::vector<double> bytes;
@@ -168,8 +89,8 @@ Result<BenchResult> bench_decode(const LoadedModel& model, std::size_t batch, st
     const auto time = timer.time([&] { done = driver.run(at, 1); });
     const bool clean = timer.clean();
     MOESAIC_CHECK(done);
-    const double read =
-        weights.always + experts * weights.expert + static_cast<double>(batch * at) * token_kv;
+    const double read = weights.always + static_cast<double>(experts) * weights.expert +
+                        static_cast<double>(batch * at) * driver.token_bytes();
     const auto ceiling_rate = ceiling.measure(read);
     if (pass == 0) continue;  // warm-up
     bytes.push_back(read);
@@ -187,9 +108,9 @@ Result<BenchResult> bench_decode(const LoadedModel& model, std::size_t batch, st
   return result;
 }
 
-Result<BenchResult> bench_prefill(const LoadedModel& model, std::size_t tokens,
-                                  std::size_t passes) {
-  Driver driver(model, 1, tokens);
+Result<BenchResult> bench_prefill(const LoadedModel& model, Compute kv, std::size_t tokens,
+                                  std::size_t chunk, std::size_t passes) {
+  BenchDriver driver(model, kv, 1, tokens);
   const auto& c = model.config;
   const double attention = 4.0 * c.layers * c.heads * c.head_dim * static_cast<double>(tokens) *
                            static_cast<double>(tokens + 1) / 2;
@@ -197,9 +118,13 @@ Result<BenchResult> bench_prefill(const LoadedModel& model, std::size_t tokens,
       layer_ops(c) * static_cast<double>(tokens) + attention + 2.0 * c.hidden * c.vocab_size;
   PassTimer timer(*model.pool);
   Passes figures;
-  for (std::size_t pass = 0; pass <= passes; ++pass) {
+  // The first pass warms up, but one that is long enough needs no warming.
+  for (std::size_t pass = passes > 1 ? 0 : 1; pass <= passes; ++pass) {
     Result<void> done;
-    const auto time = timer.time([&] { done = driver.run(0, tokens); });
+    const auto time = timer.time([&] {
+      for (std::size_t first = 0; first < tokens && done; first += chunk)
+        done = driver.run(first, std::min(chunk, tokens - first));
+    });
     const bool clean = timer.clean();
     MOESAIC_CHECK(done);
     const double peak = measure_peak_gops(active_isa(), model.compute, *model.pool) * 1e9;
@@ -225,7 +150,7 @@ BenchResult bench_vision(const LoadedModel& model, std::size_t side, std::size_t
   std::vector<float> input(patches * v.patch_values());
   for (std::size_t i = 0; i < input.size(); ++i)
     input[i] = static_cast<float>(i * 2654435761U % 1000) / 250.0F - 2.0F;
-  VisionTower tower(model.config, model.vision, model.compute);
+  VisionTower tower(model.config, model.vision, model.vision_compute);
   const double p = static_cast<double>(patches);
   const double merged = static_cast<double>(v.hidden) * v.spatial_merge * v.spatial_merge;
   const double tokens = p / (v.spatial_merge * v.spatial_merge);
@@ -238,7 +163,7 @@ BenchResult bench_vision(const LoadedModel& model, std::size_t side, std::size_t
   for (std::size_t pass = 0; pass <= passes; ++pass) {
     const auto time = timer.time([&] { tower.encode(input, grid, *model.pool); });
     const bool clean = timer.clean();
-    const double peak = measure_peak_gops(active_isa(), model.compute, *model.pool) * 1e9;
+    const double peak = measure_peak_gops(active_isa(), model.vision_compute, *model.pool) * 1e9;
     if (pass == 0 && passes > 1) continue;
     figures.add(clean, time, ops / time / peak);
   }
@@ -261,6 +186,23 @@ double held_bytes(const LoadedModel& model) {
   return bytes;
 }
 
+double parameters_of(const ModelConfig& config) {
+  double count = 0;
+  for_each_weight(config, [&](const WeightId& id) {
+    count += static_cast<double>(weight_shape(config, id).elements());
+  });
+  return count;
+}
+
+BenchResult load_row(const BenchLoad& load) {
+  BenchResult row;
+  row.test = "load";
+  row.bytes_per_step = load.bytes;
+  row.seconds_per_step = load.seconds;
+  if (load.disk_rate > 0) row.disk_share = load.bytes / load.seconds / load.disk_rate;
+  return row;
+}
+
 }  // namespace
 
 std::uint32_t layers_that_fit(const ModelConfig& config) {
@@ -276,34 +218,63 @@ std::uint32_t layers_that_fit(const ModelConfig& config) {
       std::clamp(room / (expert_bytes + attention), 2.0, static_cast<double>(config.layers)));
 }
 
-Result<BenchReport> run_bench(const LoadedModel& model, double load_seconds,
-                              const BenchOptions& options) {
+Result<BenchReport> run_bench(const LoadedModel& model, const BenchLoad& load,
+                              const BenchOptions& options,
+                              const std::function<void(const std::string&)>& progress) {
+  const auto kv = options.kv.value_or(model.compute);
+  const auto fits = [&](std::size_t tokens) { return tokens <= model.config.max_positions; };
   BenchReport report;
   report.cpu = cpu_name();
   report.isa = isa_name(active_isa());
+  for (const auto isa : available_isas()) report.features.emplace_back(isa_name(isa));
   report.threads = model.pool->size();
   report.layers = model.config.layers;
+  report.parameters = parameters_of(model.config);
+  report.model_bytes = held_bytes(model);
+  report.format = format_name(model.decoder->layers.back().ffn.gate_up.format);
+  report.disk_gbs = load.disk_rate * 1e-9;
+  report.results.push_back(load_row(load));
+  progress("ceilings");
   ReadCeiling ceiling(*model.pool);
   report.peak_gops = measure_peak_gops(active_isa(), model.compute, *model.pool);
+  if (model.vision)
+    report.vision_peak_gops = measure_peak_gops(active_isa(), model.vision_compute, *model.pool);
 
-  BenchResult load;
-  load.test = "load";
-  load.bytes_per_step = held_bytes(model);
-  load.seconds_per_step = load_seconds;
-  report.results.push_back(load);
-  const auto few = std::max<std::size_t>(1, options.passes / 3);
-  for (const auto context : options.contexts)
+  const auto decode = [&](std::size_t batch, std::size_t context, std::size_t passes) {
+    progress("decode, batch " + std::to_string(batch) + ", context " + std::to_string(context));
+    return bench_decode(model, kv, batch, context, passes, ceiling);
+  };
+  for (std::size_t i = 0; i < options.contexts.size(); ++i)
     for (const auto batch : options.batches) {
-      MOESAIC_TRY(auto result, bench_decode(model, batch, context, options.passes, ceiling));
+      const auto context = options.contexts[i];
+      // Batches at the first context only: a row for each would say little more.
+      if (!fits(context + options.passes + 1) || (i > 0 && batch != options.batches.front()))
+        continue;
+      MOESAIC_TRY(auto result, decode(batch, context, options.passes));
       report.results.push_back(std::move(result));
     }
-  for (const auto tokens : options.prefills) {
-    MOESAIC_TRY(auto result, bench_prefill(model, tokens, few));
+  const auto few = std::max<std::size_t>(1, options.passes / 3);
+  auto prefills = options.prefills;
+  if (options.long_prefill > 0) prefills.push_back(options.long_prefill);
+  for (const auto tokens : prefills) {
+    if (!fits(tokens)) continue;
+    progress("prefill, " + std::to_string(tokens) + " tokens");
+    const auto passes = tokens == options.long_prefill ? 1 : few;
+    MOESAIC_TRY(auto result, bench_prefill(model, kv, tokens, options.prefill_chunk, passes));
     report.results.push_back(std::move(result));
   }
   if (model.vision)
-    for (const auto side : options.images) report.results.push_back(bench_vision(model, side, few));
+    for (const auto side : options.images) {
+      progress("vision, " + std::to_string(side) + " x " + std::to_string(side) + " pixels");
+      report.results.push_back(bench_vision(model, side, few));
+    }
+  if (constexpr std::size_t kDecoded = 32;
+      options.long_context > kDecoded && fits(options.long_context)) {
+    MOESAIC_TRY(auto result, decode(1, options.long_context - kDecoded - 1, kDecoded));
+    report.results.push_back(std::move(result));
+  }
   report.read_gbs = ceiling.median_gbs();
+  report.peak_memory = static_cast<double>(peak_resident_bytes());
   return report;
 }
 

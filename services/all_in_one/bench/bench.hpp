@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -9,13 +10,17 @@
 
 namespace moesaic {
 
-/// What to measure.
+/// What to measure. Contexts and prompts beyond the model's context are left out.
 struct BenchOptions {
-  std::vector<std::size_t> batches{1};     ///< decode
-  std::vector<std::size_t> contexts{128};  ///< tokens in the cache before a decode step
-  std::vector<std::size_t> prefills{512};  ///< prompt lengths
-  std::vector<std::size_t> images{336};    ///< side of a square image, pixels
-  std::size_t passes = 9;                  ///< of each decode test; others take a third
+  std::vector<std::size_t> batches{1, 4, 8, 16};              ///< decode, at the first context
+  std::vector<std::size_t> contexts{128, 1024, 8192, 32768};  ///< tokens in the cache; batch 1
+  std::vector<std::size_t> prefills{128, 512, 2048};          ///< prompt lengths
+  std::vector<std::size_t> images{336, 1000};                 ///< side of a square image, pixels
+  std::size_t long_context = 131072;  ///< one row that decodes 32 tokens; 0: none
+  std::size_t long_prefill = 8192;    ///< a prompt that is timed once; 0: none
+  std::size_t prefill_chunk = 2048;   ///< tokens of a step
+  std::size_t passes = 9;             ///< of each decode test; others take a third
+  std::optional<Compute> kv;          ///< type of the cache; none: the model's mode
 };
 
 /// One row of the report. Shares are medians over passes, each paired with a measurement of the
@@ -30,22 +35,38 @@ struct BenchResult {
   double seconds_per_step = 0;
   std::optional<double> read_share;  ///< of the plain read bandwidth of the same run
   std::optional<double> peak_share;  ///< of the multiply-add peak of the level used
+  std::optional<double> disk_share;  ///< of the rate of direct reads of the same files
 };
 
 struct BenchReport {
-  std::string cpu, isa;
+  std::string cpu, isa, model, format;
+  std::vector<std::string> features;  ///< levels this CPU has
   unsigned threads = 0;
   std::uint32_t layers = 0;  ///< measured
-  double read_gbs = 0;       ///< median of the plain reads
-  double peak_gops = 0;
+  double parameters = 0;
+  double model_bytes = 0;
+  double read_gbs = 0;   ///< median of the plain reads
+  double peak_gops = 0;  ///< of the text side
+  double vision_peak_gops = 0;
+  double disk_gbs = 0;     ///< 0: not measured
+  double peak_memory = 0;  ///< most resident, mapped files included; bytes
   std::vector<BenchResult> results;
 };
 
-/// Runs all tests; minutes for a big model. Progress goes to standard error on a terminal.
-[[nodiscard]] Result<BenchReport> run_bench(const LoadedModel& model, double load_seconds,
-                                            const BenchOptions& options);
+/// What loading took, measured by the caller.
+struct BenchLoad {
+  double seconds = 0;
+  double bytes = 0;      ///< of the files
+  double disk_rate = 0;  ///< bytes a second of direct reads; 0: not measured
+};
 
-/// As many leading layers as fit in three quarters of the available memory, at least two.
+/// Runs all tests; minutes for a big model.
+/// @param progress called with what comes next
+[[nodiscard]] Result<BenchReport> run_bench(
+    const LoadedModel& model, const BenchLoad& load, const BenchOptions& options,
+    const std::function<void(const std::string&)>& progress);
+
+/// As many leading layers as fit in three quarters of the available memory in bf16, at least two.
 std::uint32_t layers_that_fit(const ModelConfig& config);
 
 }  // namespace moesaic
