@@ -41,6 +41,8 @@ class Dispatch {
 
  private:
   WeightFormat expert_format(std::uint32_t layer, std::size_t modality) const;
+  void compute_logits(const MoeStep& step, const Choice& choice, const RouterGate& gate,
+                      ThreadPool& pool);
   void tap(const MoeStep& step, const Choices& choices);
 
   ModelConfig config_;

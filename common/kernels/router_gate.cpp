@@ -36,12 +36,17 @@ void choose(const RouterGate& gate, const float* p, std::uint32_t* ids, float* w
 }
 
 template <Isa kIsa>
-void route_at(const RouterGate& gate, const float* u, float* logits, std::uint32_t* ids,
-              float* weights) {
+void logits_at(const RouterGate& gate, const float* u, std::size_t first, std::size_t last,
+               float* logits) {
+  static const norm_detail::Level& level = norm_detail::level_for(kIsa);
+  for (std::size_t e = first; e < last; ++e)
+    logits[e] = level.dot(u, gate.weight.data() + e * gate.hidden, gate.hidden);
+}
+
+template <Isa kIsa>
+void choose_at(const RouterGate& gate, const float* logits, std::uint32_t* ids, float* weights) {
   static const norm_detail::Level& level = norm_detail::level_for(kIsa);
   static const Elementwise& rows = elementwise_for(kIsa);
-  for (std::size_t e = 0; e < gate.experts; ++e)
-    logits[e] = level.dot(u, gate.weight.data() + e * gate.hidden, gate.hidden);
   const float max = *std::max_element(logits, logits + gate.experts);
   float p[64];
   for (std::size_t e = 0; e < gate.experts; ++e) p[e] = logits[e] - max;
@@ -51,6 +56,13 @@ void route_at(const RouterGate& gate, const float* u, float* logits, std::uint32
   choose(gate, p, ids, weights);
 }
 
+template <Isa kIsa>
+void route_at(const RouterGate& gate, const float* u, float* logits, std::uint32_t* ids,
+              float* weights) {
+  logits_at<kIsa>(gate, u, 0, gate.experts, logits);
+  choose_at<kIsa>(gate, logits, ids, weights);
+}
+
 }  // namespace
 
 RouteFn route_for(Isa isa) {
@@ -58,10 +70,20 @@ RouteFn route_for(Isa isa) {
   return isa == Isa::kAvx2 ? route_at<Isa::kAvx2> : route_at<Isa::kScalar>;
 }
 
-void route(const RouterGate& gate, const float* u, float* logits, std::uint32_t* ids,
-           float* weights) {
-  static const RouteFn best = route_for(active_isa());
-  best(gate, u, logits, ids, weights);
+void router_logits(const RouterGate& gate, const float* u, std::size_t first, std::size_t last,
+                   float* logits) {
+  static const auto best = active_isa() >= Isa::kAvx512 ? logits_at<Isa::kAvx512>
+                           : active_isa() == Isa::kAvx2 ? logits_at<Isa::kAvx2>
+                                                        : logits_at<Isa::kScalar>;
+  best(gate, u, first, last, logits);
+}
+
+void router_choose(const RouterGate& gate, const float* logits, std::uint32_t* ids,
+                   float* weights) {
+  static const auto best = active_isa() >= Isa::kAvx512 ? choose_at<Isa::kAvx512>
+                           : active_isa() == Isa::kAvx2 ? choose_at<Isa::kAvx2>
+                                                        : choose_at<Isa::kScalar>;
+  best(gate, logits, ids, weights);
 }
 
 void route_ref(const RouterGate& gate, const float* u, float* logits, std::uint32_t* ids,

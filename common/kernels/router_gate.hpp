@@ -19,17 +19,21 @@ struct RouterGate {
       bias;  ///< [experts], e_score_correction_bias: moves the choice, never the weights
 };
 
-/// Chosen experts of one row (at most 64 experts, asserted): descending p + bias, ties to the lower
-/// id.
-/// @param u       [hidden] f32 (bf16-valued in mode bf16)
-/// @param logits  [experts] out: stripe-64 dot products
+/// Logits of experts [first, last) of one row, stripe-64 dot products: the first half of a choice,
+/// which threads can share.
+/// @param u      [hidden] f32 (bf16-valued where norms round)
+/// @param logits [experts]; those of the range are written
+void router_logits(const RouterGate& gate, const float* u, std::size_t first, std::size_t last,
+                   float* logits);
+
+/// The choice by the logits of all experts (at most 64, asserted): descending p + bias, ties to the
+/// lower id.
 /// @param ids     [top_k] out
 /// @param weights [top_k] out: p / max(sum of chosen p, 1e-12), softmax over all experts of this
-/// modality with exp_portable and a
-///                stripe-64 sum; the sum of the chosen in ascending id order
-void route(const RouterGate& gate, const float* u, float* logits, std::uint32_t* ids,
-           float* weights);
+/// modality with exp_portable and a stripe-64 sum; the sum of the chosen in ascending id order
+void router_choose(const RouterGate& gate, const float* logits, std::uint32_t* ids, float* weights);
 
+/// Both for one level; for tests.
 using RouteFn = void (*)(const RouterGate&, const float*, float*, std::uint32_t*, float*);
 RouteFn route_for(Isa isa);
 void route_ref(const RouterGate& gate, const float* u, float* logits, std::uint32_t* ids,
