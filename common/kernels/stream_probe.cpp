@@ -70,7 +70,7 @@ StreamChoice tune_streams(std::span<const PackedMatrix> matrices, ThreadPool& po
   };
   std::vector<Candidate> candidates;
   for (const std::size_t panels : {1U, 2U, 4U})
-    for (const std::size_t ahead : {1088U, 2176U, 4352U})
+    for (const std::size_t ahead : {1088U, 2176U, 4352U, 6528U})
       candidates.push_back({{panels, ahead}, {}});
   reader.read();
   // Passes take turns: what disturbs the machine for a while disturbs all alike.

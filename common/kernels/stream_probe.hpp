@@ -16,7 +16,7 @@ struct StreamChoice {
 };
 
 /// Finds out how this machine reads weights fastest, {1, 2, 4} panels side by side x {1088, 2176,
-/// 4352} bytes ahead, and sets it for the process. No bit depends on it. Takes some 20 ms.
+/// 4352, 6528} bytes ahead, and sets it for the process. No bit depends on it. Takes some 20 ms.
 /// @param matrices of integer formats, in memory already; read in turn, so that they come from
 /// memory and not from a cache. Less than 64 MiB of them (a small model): nothing is measured or
 /// changed, and `gbs` is 0.

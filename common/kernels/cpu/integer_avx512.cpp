@@ -201,10 +201,13 @@ MOESAIC_AVX512 void tile_registers(const IntegerJob& job, const std::byte* panel
         const std::byte* p = panel + s * panel_bytes;
         const std::byte* block = Format::block(p, q);
         const std::byte* next = block + ahead + (Format::kGroupScale && q % 2 != 0 ? 544 : 0);
-#pragma GCC unroll 1
-        for (std::size_t o = 0; o < Format::kBytes; o += 64) fetch(next + o);
+        if (Format::kBytes % 1024 != 0) fetch(next + Format::kBytes - 64);
         Format::lines(block, p, q,
                       [&](std::size_t l, __m512i w0, __m512i w1) MOESAIC_AVX512_LAMBDA {
+#pragma GCC unroll 2
+                        for (std::size_t o = 0; o < Format::kBytes / 16; o += 64)
+                          fetch(next + l * (Format::kBytes / 16) + o);
+                        asm volatile("" : : : "memory");
 #pragma GCC unroll 12
                         for (int t = 0; t < T; ++t) {
                           const __m512i v = broadcast4(x + t * 64 + l * 4);
@@ -266,8 +269,7 @@ MOESAIC_AVX512 void gemv_w4r(const IntegerJob& job, const std::byte* panel, std:
 #pragma GCC unroll 4
       for (int s = 0; s < S; ++s) {
         const std::byte* v = block + s * panel_bytes;
-#pragma GCC unroll 17
-        for (std::size_t o = 0; o < kBlockBytes; o += 64) fetch(v + ahead + o);
+        fetch(v + ahead);
         const auto* words = reinterpret_cast<const __m256i*>(v);
         const __m512i m0 = _mm512_cvtepu16_epi32(_mm256_load_si256(words));
         const __m512i m1 = _mm512_cvtepu16_epi32(_mm256_load_si256(words + 1));
@@ -277,6 +279,10 @@ MOESAIC_AVX512 void gemv_w4r(const IntegerJob& job, const std::byte* panel, std:
 #pragma GCC unroll 2
           for (int o = 0; o < 2; ++o) {
             const std::byte* line = v + 64 + (2 * j + o) * 128;
+            fetch(line + ahead);
+            fetch(line + ahead + 64);
+            // Prefetches stay spread among the loads; in a burst they cost a tenth of the speed.
+            asm volatile("" : : : "memory");
             const __m512i c0 = _mm512_load_si512(line), c1 = _mm512_load_si512(line + 64);
             const __m512i lo = broadcast4(x + j * 16 + o * 8);
             const __m512i hi = broadcast4(x + j * 16 + o * 8 + 4);
