@@ -22,7 +22,7 @@ int main(int argc, char** argv) {
   int status = kExitOk;
   for (auto* add :
        {add_serve, add_generate, add_forward, add_inspect, add_preprocess, add_tokenize, add_synth,
-        add_bench, add_doctor, add_keys, add_health, add_place, add_plan, add_top})
+        add_bench, add_doctor, add_eval, add_keys, add_health, add_place, add_plan, add_top})
     add(app, status);
   try {
     app.parse(argc, argv);

@@ -25,6 +25,7 @@ void add_tokenize(CLI::App& app, int& status);
 void add_synth(CLI::App& app, int& status);
 void add_bench(CLI::App& app, int& status);
 void add_doctor(CLI::App& app, int& status);
+void add_eval(CLI::App& app, int& status);
 void add_keys(CLI::App& app, int& status);
 void add_health(CLI::App& app, int& status);
 void add_place(CLI::App& app, int& status);
