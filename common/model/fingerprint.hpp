@@ -9,8 +9,9 @@
 namespace moesaic {
 
 /// 16 hexadecimal digits that are equal where the same weights are served in the same precision:
-/// over config.json, and name, size, first and last 64 KiB of each safetensors file, and `compute`.
-/// Empty if the directory has no weights (a gateway's): such a process serves with any.
+/// over config.json, and name, size, first and last 64 KiB of each safetensors file, and `compute`;
+/// of a pack over its manifest. Empty if the directory has no weights (a gateway's): such a process
+/// serves with any.
 /// @errors kIo: a file cannot be read
 [[nodiscard]] Result<std::string> model_fingerprint(const std::filesystem::path& directory,
                                                     std::string_view compute);

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+#include "common/base/result.hpp"
+#include "common/kernels/packed_matrix.hpp"
+
+namespace moesaic {
+
+/// Parts of a model that can be stored in different formats.
+enum class Component : std::uint8_t {
+  kEmbedding,  ///< the table, and the output matrix if it is tied
+  kLmHead,     ///< an output matrix of its own
+  kAttention,  ///< QKV and output projection
+  kDense,      ///< feed-forward of layers without experts
+  kShared,     ///< shared experts
+  kTextExperts,
+  kVisionExperts,
+  kVision,  ///< the tower and the resampler
+};
+inline constexpr std::array<std::string_view, 8> kComponentNames = {
+    "embedding", "lm_head",      "attention",      "dense",
+    "shared",    "text_experts", "vision_experts", "vision"};
+
+/// How matrices are brought into kernel layout while a model is loaded or packed. Thread-safe.
+class WeightEncoder {
+ public:
+  virtual ~WeightEncoder() = default;
+  [[nodiscard]] virtual Result<PackedMatrix> matrix(Component component, std::uint32_t layer,
+                                                    const MatrixView& w) const = 0;
+  [[nodiscard]] virtual Result<PackedMatrix> gate_up(Component component, std::uint32_t layer,
+                                                     const MatrixView& gate,
+                                                     const MatrixView& up) const = 0;
+};
+
+/// bf16 as it is, or for a mode.
+class PackingEncoder final : public WeightEncoder {
+ public:
+  explicit PackingEncoder(Compute compute) : compute_(compute) {}
+  Result<PackedMatrix> matrix(Component, std::uint32_t, const MatrixView& w) const override {
+    return pack_matrix(w, compute_);
+  }
+  Result<PackedMatrix> gate_up(Component, std::uint32_t, const MatrixView& gate,
+                               const MatrixView& up) const override {
+    return pack_gate_up(gate, up, compute_);
+  }
+
+ private:
+  Compute compute_;
+};
+
+}  // namespace moesaic
