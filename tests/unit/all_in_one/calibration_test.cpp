@@ -1,0 +1,282 @@
+#include "services/all_in_one/calibration/calibration.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "services/all_in_one/calibration/moment.hpp"
+#include "services/all_in_one/case_file.hpp"
+#include "services/all_in_one/eval/known_answer.hpp"
+
+namespace moesaic {
+namespace {
+
+using enum WeightKind;
+
+const std::filesystem::path kDemo =
+    std::filesystem::path(MOESAIC_SOURCE_DIR) / "configs/models/ernie-vl-demo";
+
+ModelOptions demo() {
+  ModelOptions options;
+  options.model = kDemo.string();
+  options.threads = 2;
+  return options;
+}
+
+/// Every 12th item: pictures, videos, text, chains of thought.
+std::vector<ChatItem> some_items() {
+  const auto items = read_chat_items(kDemo / "eval/items.jsonl");
+  EXPECT_TRUE(items) << items.error().what;
+  std::vector<ChatItem> some;
+  for (std::size_t i = 0; i < items->size(); i += 12) some.push_back((*items)[i]);
+  return some;
+}
+
+/// [rows][cols] in f64, and how often each row counts.
+using Rows = std::vector<std::vector<double>>;
+
+std::vector<double> plain_moment(const Rows& rows, std::size_t cols) {
+  std::vector<double> sum(cols * cols);
+  for (const auto& x : rows)
+    for (std::size_t i = 0; i < cols; ++i)
+      for (std::size_t j = 0; j < cols; ++j)
+        sum[i * cols + j] += x[i] * x[j] / static_cast<double>(rows.size());
+  return sum;
+}
+
+std::vector<double> mixed(const std::vector<double>& own, double n, const std::vector<double>& all,
+                          double kappa) {
+  std::vector<double> out(own.size());
+  for (std::size_t i = 0; i < own.size(); ++i) out[i] = (n * own[i] + kappa * all[i]) / (n + kappa);
+  return out;
+}
+
+/// Largest difference, as a share of the largest diagonal value.
+double distance(const InputStatistics& got, const std::vector<double>& want) {
+  EXPECT_EQ(got.second_moment.size(), want.size());
+  double most = 0, scale = 0;
+  for (std::size_t i = 0; i < got.cols; ++i) scale = std::max(scale, want[i * got.cols + i]);
+  for (std::size_t i = 0; i < want.size(); ++i)
+    most = std::max(most, std::abs(double{got.second_moment[i]} - want[i]));
+  return most / scale;
+}
+
+TEST(MomentTest, EqualsThePlainSumAndIsSymmetric) {
+  constexpr std::size_t kCols = 45, kRows = 1100;  // odd, and over two blocks of rows
+  std::vector<Bf16> values(kRows * kCols);
+  for (std::size_t i = 0; i < values.size(); ++i)
+    values[i] = f32_to_bf16(static_cast<float>(std::sin(static_cast<double>(i * i % 9973))));
+  std::vector<std::uint32_t> picked;
+  for (std::uint32_t row = 0; row < kRows; row += (row % 7 == 3 ? 2 : 1)) picked.push_back(row);
+  picked.push_back(5);  // twice
+  Rows rows;
+  for (const auto row : picked) {
+    rows.emplace_back();
+    for (std::size_t c = 0; c < kCols; ++c)
+      rows.back().push_back(bf16_to_f32(values[row * kCols + c]));
+  }
+  ThreadPool pool(2);
+  const auto got = second_moment(values, kCols, picked, pool);
+  EXPECT_EQ(got.rows, picked.size());
+  EXPECT_LT(distance(got, plain_moment(rows, kCols)), 1e-6);  // f32 sums of 512
+  for (std::size_t i = 0; i < kCols; ++i)
+    for (std::size_t j = 0; j < i; ++j)
+      ASSERT_EQ(got.second_moment[i * kCols + j], got.second_moment[j * kCols + i]);
+}
+
+TEST(MomentTest, NoRowsGiveZeros) {
+  ThreadPool pool(1);
+  const auto got = second_moment({}, 3, {}, pool);
+  EXPECT_EQ(got.rows, 0U);
+  EXPECT_EQ(got.second_moment, std::vector<float>(9, 0.0F));
+}
+
+TEST(MomentTest, FewRowsAreBlendedWithMany) {
+  InputStatistics own{1, {8.0F}, 1024};
+  blend(own, {1, {2.0F}, 100000}, 2048);
+  EXPECT_NEAR(own.second_moment[0], 4.0, 1e-6);  // a third of 8 and two thirds of 2
+  EXPECT_EQ(own.rows, 1024U);
+  InputStatistics none{1, {0.0F}, 0};
+  blend(none, {1, {2.0F}, 9}, 2048);
+  EXPECT_EQ(none.second_moment[0], 2.0F);
+}
+
+/// What `forward` shows of one layer of the whole model, item by item, in plain f64.
+class CalibrationTest : public testing::Test {
+ protected:
+  static constexpr std::uint32_t kLayer = 3;
+  static constexpr std::size_t kFew = 200;  // between what text and vision experts see here
+
+  void SetUp() override {
+    items_ = some_items();
+    auto model = load_model(demo());
+    ASSERT_TRUE(model) << model.error().what;
+    model_ = std::move(*model);
+    const auto& config = model_.config;
+    auto encoder = ItemEncoder::load(kDemo, config, model_.compute, model_.vision, model_.pool);
+    ASSERT_TRUE(encoder) << encoder.error().what;
+    for (const auto& item : items_) {
+      auto encoded = encoder->encode(item, true);
+      ASSERT_TRUE(encoded) << encoded.error().what;
+      auto sequence = known_sequence(config, std::move(*encoded));
+      ASSERT_TRUE(sequence) << sequence.error().what;
+      run(*sequence);
+    }
+  }
+
+  void run(Sequence& sequence) {
+    const auto& config = model_.config;
+    LocalExperts experts(config, model_.gates, model_.experts.front(), *model_.pool);
+    const auto rows = sequence.tokens.size();
+    PagedKvCache kv(DecoderStep::attention_shape(config, model_.compute), config.layers,
+                    kv_blocks_for(rows));
+    while (const auto block = kv.allocate()) sequence.blocks.push_back(*block);
+    DecoderStep step(config, model_.decoder, model_.compute, kv, experts, *model_.pool);
+    TensorCollector taps(true);
+    step.set_taps(&taps);
+    StepBatch batch;
+    append_rows(sequence, 0, rows, batch);
+    ASSERT_TRUE(step.run(batch));
+    const auto tensors = taps.take();
+    const auto add = [&](const std::string& name, Rows& to) {
+      const auto& tensor = tensors.at("layer." + std::to_string(kLayer) + name);
+      const auto values = tensor.as<float>();
+      const auto width = values.size() / rows;
+      for (std::size_t r = 0; r < rows; ++r)
+        to.emplace_back(values.begin() + static_cast<std::ptrdiff_t>(r * width),
+                        values.begin() + static_cast<std::ptrdiff_t>((r + 1) * width));
+    };
+    add(".input_norm", attention_in_);
+    add(".attn_heads", attended_);
+    add(".post_norm", ffn_in_);
+    const auto ids = tensors.at("router." + std::to_string(kLayer) + ".index").as<std::int32_t>();
+    for (std::size_t r = 0; r < rows; ++r) {
+      const auto k = config.experts_per_token;
+      chosen_.emplace_back(ids.begin() + static_cast<std::ptrdiff_t>(r * k),
+                           ids.begin() + static_cast<std::ptrdiff_t>((r + 1) * k));
+      modality_.push_back(sequence.modality(r));
+    }
+  }
+
+  /// Rows of the layer that chose the expert.
+  Rows rows_of(Modality modality, std::int32_t expert) const {
+    Rows rows;
+    for (std::size_t r = 0; r < ffn_in_.size(); ++r)
+      if (modality_[r] == modality &&
+          std::find(chosen_[r].begin(), chosen_[r].end(), expert) != chosen_[r].end())
+        rows.push_back(ffn_in_[r]);
+    return rows;
+  }
+
+  /// silu(gate x) * (up x), rounded to bf16.
+  Rows hidden_of(const Rows& in, const WeightId& gate_id, WeightKind up_kind) const {
+    auto options = demo();
+    const auto opened = open_model(options);
+    EXPECT_TRUE(opened);
+    auto up_id = gate_id;
+    up_id.kind = up_kind;
+    const auto gate = opened->source->get(gate_id).value();
+    const auto up = opened->source->get(up_id).value();
+    Rows out;
+    for (const auto& x : in) {
+      out.emplace_back();
+      for (std::size_t n = 0; n < gate.view.rows; ++n) {
+        double g = 0, u = 0;
+        for (std::size_t c = 0; c < x.size(); ++c) {
+          g += x[c] * double{element_f32(gate.view, n, c)};
+          u += x[c] * double{element_f32(up.view, n, c)};
+        }
+        out.back().push_back(double{round_to_bf16(static_cast<float>(g / (1 + std::exp(-g)) * u))});
+      }
+    }
+    return out;
+  }
+
+  std::vector<ChatItem> items_;
+  LoadedModel model_;
+  Rows attention_in_, attended_, ffn_in_;
+  std::vector<std::vector<std::int32_t>> chosen_;
+  std::vector<Modality> modality_;
+};
+
+TEST_F(CalibrationTest, StatisticsEqualThoseOfTheWholeModelsIntermediates) {
+  const CalibrationSettings settings{100, kFew, 1 << 20};
+  const auto started = Calibration::start(demo(), items_, settings);
+  ASSERT_TRUE(started) << started.error().what;
+  auto& calibration = **started;
+  EXPECT_EQ(calibration.rows(), ffn_in_.size());
+  const std::size_t hidden = model_.config.hidden;
+  const auto get = [&](const WeightId& id) {
+    const auto found = calibration.for_weight(id);
+    EXPECT_TRUE(found) << found.error().what;
+    return *found;
+  };
+
+  const auto qkv = get({kQuery, kLayer});
+  EXPECT_EQ(qkv->rows, ffn_in_.size());
+  EXPECT_LT(distance(*qkv, plain_moment(attention_in_, hidden)), 1e-6);
+  EXPECT_EQ(get({kValue, kLayer}), qkv) << "one for query, key and value";
+  const auto attended = get({kAttnOut, kLayer});
+  EXPECT_LT(distance(*attended, plain_moment(attended_, attended_[0].size())), 1e-6);
+  const auto all = plain_moment(ffn_in_, hidden);
+  EXPECT_LT(distance(*get({kSharedGate, kLayer}), all), 1e-6);
+  const auto shared = hidden_of(ffn_in_, {kSharedGate, kLayer}, kSharedUp);
+  // Sums in another order round a few hidden values to the neighbouring bf16.
+  EXPECT_LT(distance(*get({kSharedDown, kLayer}), plain_moment(shared, shared[0].size())), 1e-3);
+
+  bool few = false, many = false;
+  for (const auto modality : {Modality::kText, Modality::kVision})
+    for (std::uint32_t expert = 0; expert < 16; expert += 3) {
+      const auto rows = rows_of(modality, static_cast<std::int32_t>(expert));
+      const auto n = static_cast<double>(rows.size());
+      const auto input = get({kExpertUp, kLayer, modality, expert});
+      EXPECT_EQ(input->rows, rows.size());
+      EXPECT_EQ(calibration.rows_of(modality, expert), rows.size());
+      const auto own = plain_moment(rows, hidden);
+      EXPECT_LT(distance(*input, mixed(own, n, all, 100)), 1e-6) << expert;
+      const auto down = get({kExpertDown, kLayer, modality, expert});
+      const auto width = model_.config.expert_width[static_cast<std::size_t>(modality)];
+      ASSERT_EQ(down->cols, width);
+      const WeightId gate{kExpertGate, kLayer, modality, expert};
+      auto want = plain_moment(hidden_of(rows, gate, kExpertUp), width);
+      (rows.size() < kFew ? few : many) = true;
+      if (rows.size() < kFew)
+        want = mixed(want, n, plain_moment(hidden_of(ffn_in_, gate, kExpertUp), width), 100);
+      EXPECT_LT(distance(*down, want), 1e-3) << expert;
+    }
+  EXPECT_TRUE(few && many) << "both kinds of experts are looked at";
+}
+
+TEST_F(CalibrationTest, LayersGoUpOnlyAndOtherWeightsHaveNone) {
+  const auto started = Calibration::start(demo(), std::span(items_).first(3));
+  ASSERT_TRUE(started) << started.error().what;
+  auto& calibration = **started;
+  for (const auto kind : {kEmbedding, kInputNorm, kRouter, kVitQkv, kResamplerMlp}) {
+    const auto none = calibration.for_weight({kind, 0});
+    ASSERT_TRUE(none) << none.error().what;
+    EXPECT_EQ(*none, nullptr);
+  }
+  const auto dense = calibration.for_weight({kDenseDown, 0});
+  ASSERT_TRUE(dense) << dense.error().what;
+  EXPECT_EQ((*dense)->cols, model_.config.intermediate);
+  EXPECT_GT((*dense)->second_moment[0], 0);
+  ASSERT_TRUE(calibration.for_weight({kQuery, 2}));
+  const auto back = calibration.for_weight({kQuery, 1});
+  ASSERT_FALSE(back);
+  EXPECT_THAT(back.error().what, testing::HasSubstr("layer 1"));
+}
+
+TEST(CalibrationItemsTest, AnItemThatCannotBeRunIsNamed) {
+  ChatItem item;
+  item.where = "set.jsonl:4";
+  item.thinking = true;
+  item.messages.push_back({"user", {{ContentPart::Kind::kText, "Hi"}}, std::nullopt});
+  item.answer = "x";
+  const auto started = Calibration::start(demo(), std::span(&item, 1));
+  ASSERT_FALSE(started);
+  EXPECT_THAT(started.error().what, testing::HasSubstr("set.jsonl:4: "));
+}
+
+}  // namespace
+}  // namespace moesaic
