@@ -1,0 +1,371 @@
+#include "common/model/pack_file.hpp"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <boost/json.hpp>
+#include <cerrno>
+#include <cstring>
+#include <mutex>
+
+#include "common/model/sha256.hpp"
+
+namespace moesaic {
+namespace {
+
+namespace json = boost::json;
+
+constexpr std::array<char, 8> kMagic = {'M', 'S', 'C', 'P', 'A', 'C', 'K', '1'};
+constexpr std::uint32_t kByteOrder = 0x01020304;
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
+constexpr std::size_t kLargestIndex = std::size_t{64} << 20;
+/// Read and mapped by one thread at a time.
+constexpr std::size_t kPiece = std::size_t{16} << 20;
+/// Linux 5.14; the headers of Debian 12 may lack it.
+constexpr int kMadvPopulateRead = 22;
+
+struct Header {
+  std::array<char, 8> magic = kMagic;
+  std::uint32_t version = kPackVersion;
+  std::uint32_t byte_order = kByteOrder;
+  std::uint64_t index_offset = 0;
+  std::uint64_t index_bytes = 0;
+  std::array<char, 64> index_sha256{};
+};
+static_assert(sizeof(Header) <= kPackAlign);
+
+std::string system_error() { return std::strerror(errno); }
+
+std::uint64_t aligned(std::uint64_t bytes) {
+  return (bytes + kPackAlign - 1) / kPackAlign * kPackAlign;
+}
+
+std::string to_text(const std::vector<PackEntry>& entries) {
+  json::array list;
+  for (const auto& e : entries)
+    list.push_back(
+        {{"name", e.name},
+         {"format",
+          e.format ? json::value(json::string(format_name(*e.format))) : json::value("values")},
+         {"rows", e.rows},
+         {"cols", e.cols},
+         {"gate_up", e.gate_up},
+         {"a8_block",
+          e.format && is_integer(*e.format) ? a8_block(padded_cols(*e.format, e.cols)) : 0},
+         {"offset", e.offset},
+         {"bytes", e.bytes},
+         {"sha256", e.sha256}});
+  return json::serialize(list);
+}
+
+PackedMatrix shape_of(const PackEntry& e) {
+  PackedMatrix w;
+  w.format = *e.format;
+  w.rows = e.rows;
+  w.cols = e.cols;
+  w.gate_up = e.gate_up;
+  return w;
+}
+
+/// Nothing in an index is trusted. @errors the reason
+Result<PackEntry> parse_entry(const json::value& value, std::uint64_t limit) try {
+  PackEntry e;
+  const auto& o = value.as_object();
+  e.name = json::value_to<std::string>(o.at("name"));
+  const auto format = json::value_to<std::string>(o.at("format"));
+  e.rows = o.at("rows").to_number<std::uint64_t>();
+  e.cols = o.at("cols").to_number<std::uint64_t>();
+  e.gate_up = o.at("gate_up").as_bool();
+  e.offset = o.at("offset").to_number<std::uint64_t>();
+  e.bytes = o.at("bytes").to_number<std::uint64_t>();
+  e.sha256 = json::value_to<std::string>(o.at("sha256"));
+  const auto what = "tensor \"" + e.name + "\": ";
+  constexpr std::uint64_t kMost = std::uint64_t{1} << 28;
+  if (e.rows == 0 || e.cols == 0 || e.rows > kMost || e.cols > kMost)
+    return fail(Errc::kCorrupt, what + std::to_string(e.rows) + " x " + std::to_string(e.cols));
+  std::uint64_t expected = e.rows * e.cols * sizeof(float);
+  if (format != "values") {
+    e.format = parse_format(format);
+    if (!e.format) return fail(Errc::kUnsupported, what + "format \"" + format + "\"");
+    expected = shape_of(e).bytes();
+  }
+  if (e.bytes != expected)
+    return fail(Errc::kCorrupt, what + std::to_string(e.bytes) + " bytes, " +
+                                    std::to_string(expected) + " expected");
+  if (e.offset % kPackAlign != 0 || e.offset < kPackAlign || e.offset > limit ||
+      e.bytes > limit - e.offset)
+    return fail(Errc::kCorrupt, what + "at " + std::to_string(e.offset) + ", " +
+                                    std::to_string(e.bytes) + " bytes; tensors end at " +
+                                    std::to_string(limit));
+  return e;
+} catch (const std::exception& e) {
+  return fail(Errc::kCorrupt, std::string("index: ") + e.what());
+}
+
+Result<void> read_all(int fd, void* out, std::size_t bytes, std::uint64_t offset) {
+  auto* at = static_cast<char*>(out);
+  while (bytes > 0) {
+    const auto got = ::pread(fd, at, bytes, static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return fail(Errc::kIo, system_error());
+    if (got == 0) return fail(Errc::kCorrupt, "ends early");
+    at += got;
+    offset += static_cast<std::uint64_t>(got);
+    bytes -= static_cast<std::size_t>(got);
+  }
+  return {};
+}
+
+}  // namespace
+
+PackFileWriter::PackFileWriter(std::filesystem::path path, int fd)
+    : path_(std::move(path)), beside_(path_.string() + ".tmp"), fd_(fd), at_(kPackAlign) {}
+
+PackFileWriter::PackFileWriter(PackFileWriter&& other) noexcept
+    : path_(std::move(other.path_)),
+      beside_(std::move(other.beside_)),
+      fd_(std::exchange(other.fd_, -1)),
+      at_(other.at_),
+      entries_(std::move(other.entries_)) {}
+
+PackFileWriter::~PackFileWriter() {
+  if (fd_ < 0) return;
+  ::close(fd_);
+  ::unlink(beside_.c_str());
+}
+
+Result<PackFileWriter> PackFileWriter::create(const std::filesystem::path& path) {
+  const auto beside = path.string() + ".tmp";
+  const int fd = ::open(beside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (fd < 0) return fail(Errc::kIo, beside + ": " + system_error());
+  PackFileWriter writer(path, fd);
+  if (::lseek(fd, kPackAlign, SEEK_SET) < 0) return fail(Errc::kIo, beside + ": " + system_error());
+  return writer;
+}
+
+Result<void> PackFileWriter::write(const void* data, std::size_t bytes) {
+  const auto* from = static_cast<const char*>(data);
+  while (bytes > 0) {
+    const auto put = ::write(fd_, from, bytes);
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0)
+      return fail(Errc::kIo, path_.string() + ": " + system_error() + " after " +
+                                 std::to_string(at_) + " bytes");
+    from += put;
+    at_ += static_cast<std::uint64_t>(put);
+    bytes -= static_cast<std::size_t>(put);
+  }
+  return {};
+}
+
+Result<void> PackFileWriter::pad() {
+  static constexpr std::array<char, kPackAlign> kZeros{};
+  return write(kZeros.data(), aligned(at_) - at_);
+}
+
+Result<void> PackFileWriter::append(PackEntry entry, const void* data) {
+  MOESAIC_CHECK(pad());
+  entry.offset = at_;
+  Sha256 hash;
+  hash.add(data, entry.bytes);
+  entry.sha256 = hash.hex();
+  MOESAIC_CHECK(write(data, entry.bytes));
+  entries_.push_back(std::move(entry));
+  return {};
+}
+
+Result<void> PackFileWriter::add(const std::string& name, const PackedMatrix& w) {
+  return append({name, w.format, w.rows, w.cols, w.gate_up, 0, w.bytes(), {}}, w.data);
+}
+
+Result<void> PackFileWriter::add(const std::string& name, std::span<const float> values) {
+  return append({name, std::nullopt, 1, values.size(), false, 0, values.size_bytes(), {}},
+                values.data());
+}
+
+Result<std::string> PackFileWriter::finish() {
+  MOESAIC_CHECK(pad());
+  const auto text = to_text(entries_);
+  const auto hash = sha256_hex(text);
+  Header header;
+  header.index_offset = at_;
+  header.index_bytes = text.size();
+  std::copy(hash.begin(), hash.end(), header.index_sha256.begin());
+  MOESAIC_CHECK(write(text.data(), text.size()));
+  const auto failed = [&] { return fail(Errc::kIo, path_.string() + ": " + system_error()); };
+  std::array<char, kPackAlign> first{};
+  std::memcpy(first.data(), &header, sizeof header);
+  if (::pwrite(fd_, first.data(), first.size(), 0) != static_cast<ssize_t>(first.size()))
+    return failed();
+  if (::fsync(fd_) != 0) return failed();
+  if (::rename(beside_.c_str(), path_.c_str()) != 0) return failed();
+  ::close(std::exchange(fd_, -1));
+  // The name, too, must survive a crash.
+  const int dir = ::open(path_.parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (dir >= 0) {
+    ::fsync(dir);
+    ::close(dir);
+  }
+  return hash;
+}
+
+Result<std::shared_ptr<const PackFile>> PackFile::open(const std::filesystem::path& path) {
+  const std::shared_ptr<PackFile> file(new PackFile);
+  file->path_ = path;
+  file->fd_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file->fd_ < 0)
+    return fail(errno == ENOENT ? Errc::kNotFound : Errc::kIo,
+                path.string() + ": " + system_error());
+  struct stat info {};
+  if (::fstat(file->fd_, &info) != 0) return fail(Errc::kIo, path.string() + ": " + system_error());
+  file->bytes_ = static_cast<std::uint64_t>(info.st_size);
+  if (const auto read = file->read_index(); !read) return fail(path.string(), read.error());
+
+  // Over-reserve, so that the mapping starts on a huge page.
+  const auto reserved = file->bytes_ + kHugePage;
+  void* raw =
+      ::mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (raw == MAP_FAILED) return fail(Errc::kIo, path.string() + ": " + system_error());
+  const auto start =
+      (reinterpret_cast<std::uintptr_t>(raw) + kHugePage - 1) / kHugePage * kHugePage;
+  auto* const wanted = reinterpret_cast<std::byte*>(start);
+  if (::mmap(wanted, file->bytes_, PROT_READ, MAP_SHARED | MAP_FIXED, file->fd_, 0) == MAP_FAILED) {
+    const auto why = system_error();
+    ::munmap(raw, reserved);
+    return fail(Errc::kIo, path.string() + ": " + why);
+  }
+  const auto before = start - reinterpret_cast<std::uintptr_t>(raw);
+  if (before > 0) ::munmap(raw, before);
+  const auto end = aligned(file->bytes_);
+  ::munmap(wanted + end, reserved - before - end);
+  ::madvise(wanted, file->bytes_, MADV_HUGEPAGE);
+  file->data_ = wanted;
+  return std::shared_ptr<const PackFile>(file);
+}
+
+PackFile::~PackFile() {
+  if (data_ != nullptr) ::munmap(data_, bytes_);
+  if (fd_ >= 0) ::close(fd_);
+}
+
+Result<void> PackFile::read_index() {
+  Header header;
+  if (bytes_ < kPackAlign)
+    return fail(Errc::kCorrupt, std::to_string(bytes_) + " bytes, a pack has at least " +
+                                    std::to_string(kPackAlign));
+  MOESAIC_CHECK(read_all(fd_, &header, sizeof header, 0));
+  if (header.magic != kMagic) return fail(Errc::kCorrupt, "not a pack file");
+  if (header.byte_order != kByteOrder) return fail(Errc::kUnsupported, "of another byte order");
+  if (header.version != kPackVersion)
+    return fail(Errc::kUnsupported, "pack version " + std::to_string(header.version) +
+                                        ", this program reads " + std::to_string(kPackVersion));
+  if (header.index_bytes > kLargestIndex || header.index_offset > bytes_ ||
+      header.index_offset + header.index_bytes != bytes_)
+    return fail(Errc::kCorrupt, "truncated or damaged: index of " +
+                                    std::to_string(header.index_bytes) + " bytes at " +
+                                    std::to_string(header.index_offset) + ", the file has " +
+                                    std::to_string(bytes_));
+  std::string text(header.index_bytes, '\0');
+  MOESAIC_CHECK(read_all(fd_, text.data(), text.size(), header.index_offset));
+  index_sha256_ = sha256_hex(text);
+  if (!std::equal(index_sha256_.begin(), index_sha256_.end(), header.index_sha256.begin()))
+    return fail(Errc::kCorrupt, "index: damaged, its SHA-256 is " + index_sha256_);
+  boost::system::error_code error;
+  const auto parsed = json::parse(text, error);
+  if (error || !parsed.is_array()) return fail(Errc::kCorrupt, "index: no JSON list");
+  for (const auto& value : parsed.get_array()) {
+    MOESAIC_TRY(auto entry, parse_entry(value, header.index_offset));
+    if (!by_name_.emplace(entry.name, entries_.size()).second)
+      return fail(Errc::kCorrupt, "tensor \"" + entry.name + "\": listed twice");
+    entries_.push_back(std::move(entry));
+  }
+  return {};
+}
+
+const PackEntry* PackFile::find(const std::string& name) const {
+  const auto at = by_name_.find(name);
+  return at == by_name_.end() ? nullptr : &entries_[at->second];
+}
+
+Result<PackedMatrix> PackFile::matrix(const std::string& name, std::uint64_t rows,
+                                      std::uint64_t cols, bool gate_up) const {
+  const auto* entry = find(name);
+  if (entry == nullptr || !entry->format)
+    return fail(Errc::kNotFound, path_.string() + ": no matrix \"" + name + "\"");
+  if (entry->rows != rows || entry->cols != cols || entry->gate_up != gate_up)
+    return fail(Errc::kShapeMismatch, path_.string() + ": tensor \"" + name +
+                                          "\": " + std::to_string(entry->rows) + " x " +
+                                          std::to_string(entry->cols) + ", expected " +
+                                          std::to_string(rows) + " x " + std::to_string(cols));
+  auto w = shape_of(*entry);
+  w.data = data_ + entry->offset;
+  w.owner = shared_from_this();
+  return w;
+}
+
+Result<std::vector<float>> PackFile::values(const std::string& name, std::uint64_t count) const {
+  const auto* entry = find(name);
+  if (entry == nullptr || entry->format)
+    return fail(Errc::kNotFound, path_.string() + ": no values \"" + name + "\"");
+  if (entry->cols != count)
+    return fail(Errc::kShapeMismatch, path_.string() + ": tensor \"" + name +
+                                          "\": " + std::to_string(entry->cols) +
+                                          " values, expected " + std::to_string(count));
+  std::vector<float> values(count);
+  std::memcpy(values.data(), data_ + entry->offset, count * sizeof(float));
+  return values;
+}
+
+void PackFile::populate(std::span<const PackEntry* const> entries, ThreadPool& pool,
+                        const PackProgress& progress) const {
+  // Neighbours become one range, cut into pieces.
+  struct Range {
+    std::uint64_t first, last;
+  };
+  std::vector<Range> pieces;
+  std::uint64_t total = 0;
+  for (std::size_t i = 0; i < entries.size();) {
+    const auto first = entries[i]->offset;
+    auto last = aligned(first + entries[i]->bytes);
+    for (++i; i < entries.size() && entries[i]->offset == last; ++i)
+      last = aligned(last + entries[i]->bytes);
+    for (auto at = first; at < last; at += kPiece)
+      pieces.push_back({at, std::min(at + kPiece, last)});
+    total += last - first;
+  }
+  std::atomic<std::uint64_t> done{0};
+  std::mutex mutex;
+  pool.parallel_for(pieces.size(), [&](std::size_t i) {
+    const auto [first, last] = pieces[i];
+    // Ask for what comes after, too: the disk works while pages are mapped.
+    if (i + pool.size() < pieces.size()) {
+      const auto& next = pieces[i + pool.size()];
+      ::readahead(fd_, static_cast<off64_t>(next.first), next.last - next.first);
+    }
+    ::madvise(data_ + first, last - first, kMadvPopulateRead);
+    std::uint8_t sum = 0;
+    for (auto at = first; at < last; at += kPackAlign)
+      sum = static_cast<std::uint8_t>(sum ^ std::to_integer<std::uint8_t>(data_[at]));
+    asm volatile("" : : "r"(sum));
+    done += last - first;
+    if (!progress) return;
+    const std::lock_guard lock(mutex);
+    progress(done, total);
+  });
+}
+
+Result<void> PackFile::verify(const PackEntry& entry) const {
+  Sha256 hash;
+  hash.add(data_ + entry.offset, entry.bytes);
+  const auto found = hash.hex();
+  if (found == entry.sha256) return {};
+  return fail(Errc::kCorrupt, path_.string() + ": tensor \"" + entry.name +
+                                  "\": damaged, SHA-256 " + found + ", expected " + entry.sha256);
+}
+
+}  // namespace moesaic

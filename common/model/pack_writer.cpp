@@ -1,0 +1,257 @@
+#include <unistd.h>
+
+#include <boost/json.hpp>
+#include <optional>
+
+#include "common/base/read_file.hpp"
+#include "common/base/write_file.hpp"
+#include "common/model/pack.hpp"
+#include "common/model/pack_layout.hpp"
+#include "common/model/sha256.hpp"
+#include "common/model/weight_loader.hpp"
+
+namespace moesaic {
+namespace {
+
+namespace fs = std::filesystem;
+namespace json = boost::json;
+
+/// Settings of a pack that is not finished yet.
+constexpr const char* kUnfinished = "unfinished.json";
+constexpr std::size_t kLargestText = std::size_t{16} << 20;
+
+/// Encodes as a policy says. Experts are encoded side by side, each on its own thread; larger
+/// matrices by all threads.
+class PolicyEncoder final : public WeightEncoder {
+ public:
+  PolicyEncoder(const PackOptions& options, ThreadPool& pool) : options_(options), pool_(pool) {}
+
+  Result<PackedMatrix> matrix(Component component, std::uint32_t layer,
+                              const MatrixView& w) const override {
+    return quantize_matrix(w, spec(component, layer), nullptr, pool_for(component));
+  }
+  Result<PackedMatrix> gate_up(Component component, std::uint32_t layer, const MatrixView& gate,
+                               const MatrixView& up) const override {
+    return quantize_gate_up(gate, up, spec(component, layer), nullptr, pool_for(component));
+  }
+
+ private:
+  QuantSpec spec(Component component, std::uint32_t layer) const {
+    return {options_.policy.at(component, layer), options_.method};
+  }
+  ThreadPool* pool_for(Component component) const {
+    const bool expert =
+        component == Component::kTextExperts || component == Component::kVisionExperts;
+    return expert ? nullptr : &pool_;
+  }
+
+  const PackOptions& options_;
+  ThreadPool& pool_;
+};
+
+/// Puts tensors into a file, remembering the first error.
+class Giver {
+ public:
+  explicit Giver(PackFileWriter& file) : file_(file) {}
+  void matrix(const std::string& name, PackedMatrix& w, std::size_t, std::size_t, bool) {
+    if (good_) good_ = file_.add(name, w);
+  }
+  void values(const std::string& name, std::vector<float>& values, std::size_t) {
+    if (good_) good_ = file_.add(name, std::span<const float>(values));
+  }
+  Result<void> result() { return std::move(good_); }
+
+ private:
+  PackFileWriter& file_;
+  Result<void> good_;
+};
+
+class PackWriter {
+ public:
+  PackWriter(const ModelConfig& config, std::string_view config_json, const WeightSource& source,
+             const PackOptions& options, fs::path dir, ThreadPool& pool,
+             const LoadProgress& progress)
+      : config_(config),
+        config_json_(config_json),
+        options_(options),
+        dir_(std::move(dir)),
+        pool_(pool),
+        encoder_(options, pool),
+        loader_(config, source, encoder_, progress) {}
+
+  Result<void> run() {
+    MOESAIC_CHECK(begin());
+    MOESAIC_CHECK(file("decoder.pack", [this](PackFileWriter& out) { return decoder(out); }));
+    MOESAIC_CHECK(file("routers.pack", [this](PackFileWriter& out) { return routers(out); }));
+    MOESAIC_CHECK(file("vision.pack", [this](PackFileWriter& out) { return vision(out); }));
+    for (const auto modality : {Modality::kText, Modality::kVision})
+      for (std::uint32_t first = 0; first < config_.experts[static_cast<std::size_t>(modality)];
+           first += kPackGroup)
+        MOESAIC_CHECK(file(pack_layout::expert_file(modality, first),
+                           [&](PackFileWriter& out) { return experts(out, modality, first); }));
+    return finish();
+  }
+
+ private:
+  /// What must be equal for an interrupted pack to go on.
+  std::string settings() const {
+    json::array rules;
+    for (const auto& rule : options_.policy.rules())
+      rules.push_back({{"component", kComponentNames[static_cast<std::size_t>(rule.component)]},
+                       {"first_layer", rule.first_layer},
+                       {"last_layer", rule.last_layer},
+                       {"format", format_name(rule.format)}});
+    constexpr std::array kMethods = {"absmax", "search", "calibrated"};
+    return json::serialize(
+        json::object{{"version", kPackVersion},
+                     {"config_sha256", sha256_hex(config_json_)},
+                     {"source", options_.source},
+                     {"method", kMethods[static_cast<std::size_t>(options_.method)]},
+                     {"policy", std::move(rules)}});
+  }
+
+  Result<void> begin() {
+    fs::create_directories(dir_);
+    if (is_pack(dir_))
+      return fail(Errc::kInvalidArgument, dir_.string() + ": holds a finished pack already");
+    const auto marker = dir_ / kUnfinished;
+    if (fs::exists(marker)) {
+      MOESAIC_TRY(const auto before, read_file(marker, kLargestText));
+      if (before != settings())
+        return fail(
+            Errc::kInvalidArgument,
+            dir_.string() + ": holds an unfinished pack of another source or other settings");
+      return {};
+    }
+    if (!fs::is_empty(dir_)) return fail(Errc::kInvalidArgument, dir_.string() + ": is not empty");
+    return write_file(marker, settings());
+  }
+
+  /// Writes one file unless an earlier run has finished it.
+  template <class Write>
+  Result<void> file(const std::string& name, Write&& write) {
+    const auto path = dir_ / name;
+    if (!fs::exists(path)) {
+      MOESAIC_TRY(auto out, PackFileWriter::create(path));
+      MOESAIC_CHECK(write(out));
+      MOESAIC_CHECK(out.finish());
+    }
+    MOESAIC_TRY(const auto finished, PackFile::open(path));
+    files_.push_back({{"name", name},
+                      {"bytes", fs::file_size(path)},
+                      {"index_sha256", finished->index_sha256()}});
+    return {};
+  }
+
+  Result<void> decoder(PackFileWriter& out) {
+    MOESAIC_TRY(const auto embedding, loader_.matrix({WeightKind::kEmbedding}));
+    MOESAIC_CHECK(out.add("embedding", embedding));
+    loader_.report("embedding");
+    if (!config_.tie_word_embeddings) {
+      MOESAIC_TRY(const auto head, loader_.matrix({WeightKind::kLmHead}));
+      MOESAIC_CHECK(out.add("lm_head", head));
+    }
+    MOESAIC_TRY(const auto norm, loader_.values({WeightKind::kFinalNorm}));
+    MOESAIC_CHECK(out.add("final_norm", norm));
+    for (std::uint32_t layer = 0; layer < config_.layers; ++layer) {
+      MOESAIC_TRY(auto weights, loader_.decoder_layer(layer));
+      Giver giver(out);
+      pack_layout::visit_layer(config_, layer, weights, giver);
+      MOESAIC_CHECK(giver.result());
+      loader_.report("decoder layer " + std::to_string(layer));
+    }
+    return {};
+  }
+
+  Result<void> routers(PackFileWriter& out) {
+    Giver giver(out);
+    for (std::uint32_t layer = 0; layer < config_.layers; ++layer) {
+      if (!config_.layer_is_moe[layer]) continue;
+      for (const auto modality : {Modality::kText, Modality::kVision}) {
+        MOESAIC_TRY(auto gate, loader_.router(layer, modality));
+        pack_layout::visit_router(config_, layer, modality, gate, giver);
+      }
+    }
+    return giver.result();
+  }
+
+  Result<void> vision(PackFileWriter& out) {
+    MOESAIC_TRY(auto weights, loader_.vision());
+    Giver giver(out);
+    pack_layout::VisionVisit(config_, giver).all(weights);
+    return giver.result();
+  }
+
+  /// Layer by layer: the group's experts are encoded side by side, then written in order.
+  Result<void> experts(PackFileWriter& out, Modality modality, std::uint32_t first) {
+    const auto m = static_cast<std::size_t>(modality);
+    const auto last = std::min(first + kPackGroup, config_.experts[m]);
+    for (std::uint32_t layer = 0; layer < config_.layers; ++layer) {
+      if (!config_.layer_is_moe[layer]) continue;
+      std::vector<Result<FfnWeights>> group(last - first);
+      pool_.parallel_for(group.size(), [&](std::size_t i) {
+        group[i] = loader_.expert(layer, modality, first + static_cast<std::uint32_t>(i));
+      });
+      for (std::uint32_t e = first; e < last; ++e) {
+        MOESAIC_TRY(auto weights, std::move(group[e - first]));
+        Giver giver(out);
+        pack_layout::visit_ffn(pack_layout::expert_name(layer, modality, e),
+                               config_.expert_width[m], config_.hidden, weights, giver);
+        MOESAIC_CHECK(giver.result());
+      }
+      loader_.report(std::string(pack_layout::modality_name(modality)) + " experts from " +
+                     std::to_string(first) + ", layer " + std::to_string(layer));
+    }
+    return {};
+  }
+
+  /// Everything else that a model directory has, then the manifest, which makes it a pack.
+  Result<void> finish() {
+    MOESAIC_CHECK(write_file(dir_ / "config.json", config_json_));
+    if (!options_.copy_from.empty())
+      for (const auto& entry : fs::directory_iterator(options_.copy_from)) {
+        const auto name = entry.path().filename();
+        const auto kind = name.extension();
+        if (!entry.is_regular_file() || kind == ".safetensors" || kind == ".pack" ||
+            name == "config.json" || name == kPackManifest || name == kUnfinished ||
+            name == "model.safetensors.index.json")
+          continue;
+        fs::copy_file(entry.path(), dir_ / name, fs::copy_options::overwrite_existing);
+      }
+    auto manifest = json::parse(settings()).as_object();
+    manifest["quantized"] = options_.policy.quantized();
+    json::array formats;
+    for (std::uint32_t layer = 0; layer < config_.layers; ++layer)
+      formats.push_back({format_name(options_.policy.at(Component::kTextExperts, layer)),
+                         format_name(options_.policy.at(Component::kVisionExperts, layer))});
+    manifest["expert_formats"] = std::move(formats);
+    manifest["files"] = files_;
+    MOESAIC_CHECK(write_file(dir_ / kPackManifest, json::serialize(manifest) + "\n"));
+    fs::remove(dir_ / kUnfinished);
+    return {};
+  }
+
+  const ModelConfig& config_;
+  std::string_view config_json_;
+  const PackOptions& options_;
+  fs::path dir_;
+  ThreadPool& pool_;
+  PolicyEncoder encoder_;
+  WeightLoader loader_;
+  json::array files_;
+};
+
+}  // namespace
+
+Result<void> write_pack(const ModelConfig& config, std::string_view config_json,
+                        const WeightSource& source, const PackOptions& options,
+                        const std::filesystem::path& dir, ThreadPool& pool,
+                        const LoadProgress& progress) try {
+  return PackWriter(config, config_json, source, options, dir, pool, progress).run();
+} catch (const fs::filesystem_error& e) {
+  return fail(Errc::kIo, e.what());
+} catch (const std::bad_alloc&) {
+  return fail(Errc::kTooLarge, dir.string() + ": not enough memory for one matrix");
+}
+
+}  // namespace moesaic
