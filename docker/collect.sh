@@ -46,7 +46,7 @@ printf 'hosts: files dns\n' >"$common/etc/nsswitch.conf"
 chmod 1777 "$common/tmp"
 chmod 700 "$common/var/lib/moesaic/keys"
 cp -r "$root/configs/models/ernie-vl-demo" "$common/usr/share/moesaic/models/"
-rm -rf "$common/usr/share/moesaic/models/ernie-vl-demo/eval"
+rm -rf "$common/usr/share/moesaic/models/ernie-vl-demo/"{eval,calibration}
 for program in "$@"; do
   name=${program##*/}
   if [[ $name == moesaic ]]; then place=$common; else place=$target/$name; fi

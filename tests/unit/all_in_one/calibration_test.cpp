@@ -4,10 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <set>
 
 #include "services/all_in_one/calibration/moment.hpp"
 #include "services/all_in_one/case_file.hpp"
 #include "services/all_in_one/eval/known_answer.hpp"
+#include "tests/support/json.hpp"
 
 namespace moesaic {
 namespace {
@@ -265,6 +267,27 @@ TEST_F(CalibrationTest, LayersGoUpOnlyAndOtherWeightsHaveNone) {
   const auto back = calibration.for_weight({kQuery, 1});
   ASSERT_FALSE(back);
   EXPECT_THAT(back.error().what, testing::HasSubstr("layer 1"));
+}
+
+TEST(CalibrationItemsTest, TheDemoModelsSetIsAnotherThanTheHeldOutOne) {
+  const auto items = read_chat_items(kDemo / "calibration/items.jsonl");
+  ASSERT_TRUE(items) << items.error().what;
+  const auto held_out = read_chat_items(kDemo / "eval/items.jsonl");
+  ASSERT_TRUE(held_out) << held_out.error().what;
+  std::set<std::string> seen;
+  const auto content = [](const ChatItem& item) {
+    std::string all;
+    for (const auto& visual : item.visuals)
+      for (const auto& frame : visual.frames) all += test::file_bytes(frame.file);
+    for (const auto& message : item.messages)
+      for (const auto& part : message.parts) all += '\0' + part.text;
+    return all;
+  };
+  for (const auto& item : *held_out) seen.insert(content(item));
+  for (const auto& item : *items) EXPECT_EQ(seen.count(content(item)), 0U) << item.where;
+  const auto started = Calibration::start(demo(), *items);
+  ASSERT_TRUE(started) << started.error().what;
+  EXPECT_EQ((*started)->rows(), 16583U) << "as its README says";
 }
 
 TEST(CalibrationItemsTest, AnItemThatCannotBeRunIsNamed) {
