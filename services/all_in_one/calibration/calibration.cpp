@@ -45,18 +45,25 @@ bool same(const WeightId& a, const WeightId& b) {
 
 }  // namespace
 
-Result<std::unique_ptr<Calibration>> Calibration::start(ModelOptions options,
-                                                        std::span<const ChatItem> items,
-                                                        CalibrationSettings settings) {
+Result<std::unique_ptr<Calibration>> Calibration::run(ModelOptions options,
+                                                      std::span<const ChatItem> items,
+                                                      CalibrationSettings settings) {
   options.compute = "bf16";
   MOESAIC_TRY(auto model, open_model(options));
-  std::unique_ptr<Calibration> calibration(new Calibration(std::move(model), settings));
-  MOESAIC_CHECK(calibration->add_items(options, items));
+  if (!model.source)
+    return fail(Errc::kUnsupported,
+                options.model + ": calibration needs the checkpoint, this is a pack");
+  MOESAIC_TRY(auto file, ScratchFile::create(settings.temp_dir));
+  std::unique_ptr<Calibration> calibration(
+      new Calibration(std::move(model), std::move(settings), std::move(file)));
+  MOESAIC_TRY(auto hidden, calibration->embed(options, items));
+  MOESAIC_CHECK(calibration->run_layers(std::move(hidden)));
   return calibration;
 }
 
 /// Tokens, positions and what enters the first layer. The vision tower is in memory meanwhile.
-Result<void> Calibration::add_items(const ModelOptions& options, std::span<const ChatItem> items) {
+Result<std::vector<float>> Calibration::embed(const ModelOptions& options,
+                                              std::span<const ChatItem> items) {
   const auto& config = model_.config;
   std::shared_ptr<const VisionWeights> vision;
   if (std::any_of(items.begin(), items.end(),
@@ -71,6 +78,7 @@ Result<void> Calibration::add_items(const ModelOptions& options, std::span<const
   const auto row_bytes = 4 * std::size_t{config.hidden} +
                          2 * (2 * std::size_t{config.hidden} + config.heads * config.head_dim);
   const auto most = available_memory() / 2 / row_bytes;
+  std::vector<float> hidden;
   for (const auto& item : items) {
     MOESAIC_TRY(auto encoded, encoder.encode(item, true));
     auto sequence = known_sequence(config, std::move(encoded));
@@ -81,17 +89,17 @@ Result<void> Calibration::add_items(const ModelOptions& options, std::span<const
                                        " tokens so far, memory is enough for " +
                                        std::to_string(most) + "; use fewer items");
     for (std::size_t i = 0; i < sequence->tokens.size(); ++i) {
-      const auto at = hidden_.size();
-      hidden_.resize(at + config.hidden);
+      const auto at = hidden.size();
+      hidden.resize(at + config.hidden);
       if (const float* feature = sequence->feature(i)) {
-        std::memcpy(hidden_.data() + at, feature, config.hidden * sizeof(float));
+        std::memcpy(hidden.data() + at, feature, config.hidden * sizeof(float));
         continue;
       }
       const auto id = static_cast<std::size_t>(sequence->tokens[i]);
       for (std::size_t c = 0; c < config.hidden; ++c)
-        hidden_[at + c] = round_to_bf16(element_f32(embedding.view, id, c));
+        hidden[at + c] = round_to_bf16(element_f32(embedding.view, id, c));
     }
-    // The features are in `hidden_` now.
+    // The features are in `hidden` now.
     sequence->layout.spans.clear();
     auto request = std::make_shared<GenerateRequest>();
     request->prompt = sequence->request->prompt;
@@ -100,32 +108,49 @@ Result<void> Calibration::add_items(const ModelOptions& options, std::span<const
   }
   all_rows_.resize(rows_);
   std::iota(all_rows_.begin(), all_rows_.end(), 0U);
+  return hidden;
+}
+
+Result<void> Calibration::run_layers(std::vector<float> hidden) {
+  for (std::uint32_t layer = 0; layer < model_.config.layers; ++layer) {
+    MOESAIC_TRY(auto inputs, run_layer(model_, layer, sequences_, hidden));
+    auto& stored = layers_.emplace_back();
+    const auto keep = [&](const std::vector<Bf16>& values) {
+      return file_.append(std::as_bytes(std::span(values)));
+    };
+    MOESAIC_TRY(stored.attention, keep(inputs.attention));
+    MOESAIC_TRY(stored.attended, keep(inputs.attended));
+    MOESAIC_TRY(stored.feed_forward, keep(inputs.feed_forward));
+    stored.chosen = std::move(inputs.chosen);
+    if (settings_.progress) settings_.progress(layer + 1, model_.config.layers);
+  }
   return {};
 }
 
-Result<void> Calibration::enter(std::uint32_t layer) {
-  if (pass_ && pass_->layer == layer) return {};
-  if (layer < next_)
-    return fail(Errc::kInvalidArgument, "calibration is at layer " + std::to_string(next_ - 1) +
-                                            ", layer " + std::to_string(layer) + " is asked for");
-  layer_input_.reset();
-  while (next_ <= layer) {
-    pass_.reset();  // one layer's weights at a time
-    MOESAIC_TRY(pass_, run_layer(model_, next_, sequences_, hidden_));
-    ++next_;
-  }
+Result<std::vector<Bf16>> Calibration::read(std::uint64_t offset, std::size_t cols) const {
+  std::vector<Bf16> values(rows_ * cols);
+  MOESAIC_CHECK(file_.read(offset, std::as_writable_bytes(std::span(values))));
+  return values;
+}
+
+Result<void> Calibration::look_at(std::uint32_t layer) {
+  if (current_ && current_->layer == layer) return {};
+  current_.reset();
   const auto& config = model_.config;
-  for (std::size_t m = 0; m < kModalities; ++m)
-    chosen_by_[m].assign(config.experts[m], std::vector<std::uint32_t>());
-  if (pass_->chosen.empty()) return {};
+  const auto& stored = layers_.at(layer);
+  Current current;
+  current.layer = layer;
+  MOESAIC_TRY(current.feed_forward, read(stored.feed_forward, config.hidden));
+  const std::size_t top_k = stored.chosen.empty() ? 0 : config.experts_per_token;
+  for (std::size_t m = 0; m < kModalities; ++m) current.chosen_by[m].resize(config.experts[m]);
   std::uint32_t row = 0;
   for (const auto& sequence : sequences_)
-    for (std::size_t i = 0; i < sequence.tokens.size(); ++i, ++row)
-      for (std::size_t k = 0; k < config.experts_per_token; ++k) {
-        const auto expert = pass_->chosen[row * config.experts_per_token + k];
-        chosen_by_[static_cast<std::size_t>(sequence.modality(i))][static_cast<std::size_t>(expert)]
-            .push_back(row);
-      }
+    for (std::size_t i = 0; i < sequence.tokens.size(); ++i, ++row) {
+      auto& experts = current.chosen_by[static_cast<std::size_t>(sequence.modality(i))];
+      for (std::size_t k = 0; k < top_k; ++k)
+        experts[static_cast<std::size_t>(stored.chosen[row * top_k + k])].push_back(row);
+    }
+  current_ = std::move(current);
   return {};
 }
 
@@ -136,52 +161,54 @@ Result<std::shared_ptr<const InputStatistics>> Calibration::for_weight(const Wei
   if (last_id_ && same(*last_id_, asked)) return last_;
   last_.reset();
   last_id_.reset();
-  MOESAIC_CHECK(enter(id.layer));
-  const std::size_t hidden = model_.config.hidden;
-  InputStatistics found;
-  if (*kind == kQuery) {
-    found = moment(pass_->attention_in, hidden, all_rows_);
-  } else if (*kind == kAttnOut) {
-    found = moment(pass_->attended, std::size_t{model_.config.heads} * model_.config.head_dim,
-                   all_rows_);
-  } else if (*kind == kDenseGate || *kind == kSharedGate) {
-    found = moment(pass_->feed_forward_in, hidden, all_rows_);
-  } else if (*kind == kDenseDown || *kind == kSharedDown) {
-    found = hidden_moment(pass_->decoder->layers[0].ffn.gate_up, all_rows_);
-  } else {
-    const auto& rows = chosen_by_[static_cast<std::size_t>(id.modality)].at(id.expert);
-    found = *kind == kExpertGate ? expert_input(rows) : expert_down(id, rows);
-  }
+  MOESAIC_TRY(auto found, compute(asked));
   last_ = std::make_shared<const InputStatistics>(std::move(found));
   last_id_ = asked;
   return last_;
 }
 
-InputStatistics Calibration::moment(std::span<const Bf16> values, std::size_t cols,
-                                    std::span<const std::uint32_t> rows) const {
-  return second_moment(values, cols, rows, *model_.pool);
-}
-
-InputStatistics Calibration::expert_input(const std::vector<std::uint32_t>& rows) {
-  const std::size_t hidden = model_.config.hidden;
-  if (!layer_input_) layer_input_ = moment(pass_->feed_forward_in, hidden, all_rows_);
-  auto own = moment(pass_->feed_forward_in, hidden, rows);
-  blend(own, *layer_input_, settings_.kappa);
+Result<InputStatistics> Calibration::compute(const WeightId& id) {
+  const auto& config = model_.config;
+  if (id.kind == kQuery || id.kind == kAttnOut) {
+    const auto cols =
+        id.kind == kQuery ? config.hidden : std::size_t{config.heads} * config.head_dim;
+    const auto& stored = layers_.at(id.layer);
+    MOESAIC_TRY(const auto values,
+                read(id.kind == kQuery ? stored.attention : stored.attended, cols));
+    return second_moment(values, cols, all_rows_, *model_.pool);
+  }
+  MOESAIC_CHECK(look_at(id.layer));
+  if (id.kind == kDenseDown) return second_matrix(id, kDenseGate, kDenseUp);
+  if (id.kind == kSharedDown) return second_matrix(id, kSharedGate, kSharedUp);
+  if (id.kind == kExpertDown) return second_matrix(id, kExpertGate, kExpertUp);
+  const auto moment = [&](std::span<const std::uint32_t> rows) {
+    return second_moment(current_->feed_forward, config.hidden, rows, *model_.pool);
+  };
+  if (!current_->all) current_->all = moment(all_rows_);
+  if (id.kind != kExpertGate) return *current_->all;
+  auto own = moment(current_->chosen_by[static_cast<std::size_t>(id.modality)].at(id.expert));
+  blend(own, *current_->all, settings_.kappa);
   return own;
 }
 
-InputStatistics Calibration::expert_down(const WeightId& id,
-                                         const std::vector<std::uint32_t>& rows) const {
-  const auto& weights =
-      pass_->experts->weights().layers[0][static_cast<std::size_t>(id.modality)].at(id.expert);
-  auto own = hidden_moment(weights.gate_up, rows);
+Result<InputStatistics> Calibration::second_matrix(const WeightId& id, WeightKind gate_kind,
+                                                   WeightKind up_kind) {
+  auto part = id;
+  part.kind = gate_kind;
+  MOESAIC_TRY(const auto gate, model_.source->get(part));
+  part.kind = up_kind;
+  MOESAIC_TRY(const auto up, model_.source->get(part));
+  const auto gate_up = pack_gate_up(gate.view, up.view, Compute::kBf16);
+  if (id.kind != kExpertDown) return hidden_moment(gate_up, all_rows_);
+  const auto& rows = current_->chosen_by[static_cast<std::size_t>(id.modality)].at(id.expert);
+  auto own = hidden_moment(gate_up, rows);
   if (rows.size() >= settings_.few_rows) return own;
   const auto step =
       std::max<std::size_t>(1, (rows_ + settings_.pooled_rows - 1) / settings_.pooled_rows);
   std::vector<std::uint32_t> some;
   for (std::size_t row = 0; row < rows_; row += step)
     some.push_back(static_cast<std::uint32_t>(row));
-  blend(own, hidden_moment(weights.gate_up, some), settings_.kappa);
+  blend(own, hidden_moment(gate_up, some), settings_.kappa);
   return own;
 }
 
@@ -197,7 +224,7 @@ InputStatistics Calibration::hidden_moment(const PackedMatrix& gate_up,
     const auto count = std::min(kBlock, rows.size() - first);
     x.resize(count * hidden);
     for (std::size_t i = 0; i < count; ++i)
-      std::memcpy(x.data() + i * hidden, pass_->feed_forward_in.data() + rows[first + i] * hidden,
+      std::memcpy(x.data() + i * hidden, current_->feed_forward.data() + rows[first + i] * hidden,
                   hidden * sizeof(Bf16));
     linear_gate_up(gate_up, {Compute::kBf16, x.data(), count, hidden, hidden},
                    {Compute::kBf16, inner.data() + first * width, count, width, width},
@@ -205,7 +232,7 @@ InputStatistics Calibration::hidden_moment(const PackedMatrix& gate_up,
   }
   std::vector<std::uint32_t> all(rows.size());
   std::iota(all.begin(), all.end(), 0U);
-  return moment(inner, width, all);
+  return second_moment(inner, width, all, *model_.pool);
 }
 
 }  // namespace moesaic

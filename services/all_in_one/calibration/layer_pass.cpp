@@ -46,16 +46,16 @@ ModelConfig one_layer_of(const ModelConfig& config, std::uint32_t layer) {
 /// Keeps what matrices read, and puts what leaves the layer where it came from.
 class InputCollector final : public TapSink {
  public:
-  InputCollector(LayerPass& pass, std::span<float> hidden) : pass_(pass), hidden_(hidden) {}
+  InputCollector(LayerInputs& inputs, std::span<float> hidden) : inputs_(inputs), hidden_(hidden) {}
 
   void put(const std::string& name, std::span<const float> values,
            std::span<const std::size_t>) override {
     if (name == "layer.0.input_norm") {
-      append(values, pass_.attention_in);
+      append(values, inputs_.attention);
     } else if (name == "layer.0.attn_heads") {
-      append(values, pass_.attended);
+      append(values, inputs_.attended);
     } else if (name == "layer.0.post_norm") {
-      append(values, pass_.feed_forward_in);
+      append(values, inputs_.feed_forward);
     } else if (name == "layer.0.out") {
       std::copy(values.begin(), values.end(), hidden_.begin() + static_cast<std::ptrdiff_t>(out_));
       out_ += values.size();
@@ -64,7 +64,7 @@ class InputCollector final : public TapSink {
   void put(const std::string& name, std::span<const std::int32_t> values,
            std::span<const std::size_t>) override {
     if (name == "router.0.index")
-      pass_.chosen.insert(pass_.chosen.end(), values.begin(), values.end());
+      inputs_.chosen.insert(inputs_.chosen.end(), values.begin(), values.end());
   }
   bool fine() const override { return true; }
 
@@ -74,7 +74,7 @@ class InputCollector final : public TapSink {
     for (const auto value : values) out.push_back(f32_to_bf16(value));
   }
 
-  LayerPass& pass_;
+  LayerInputs& inputs_;
   std::span<float> hidden_;
   std::size_t out_ = 0;
 };
@@ -120,21 +120,18 @@ Result<void> run_group(DecoderStep& step, KvCache& kv, std::span<Sequence> group
 
 }  // namespace
 
-Result<LayerPass> run_layer(const OpenedModel& model, std::uint32_t layer,
-                            std::span<Sequence> sequences, std::span<float> hidden) {
+Result<LayerInputs> run_layer(const OpenedModel& model, std::uint32_t layer,
+                              std::span<Sequence> sequences, std::span<float> hidden) {
   const auto config = one_layer_of(model.config, layer);
   const OneLayer source(*model.source, layer, config.hidden);
-  LayerPass pass;
-  pass.layer = layer;
   MOESAIC_TRY(auto decoder, load_decoder(config, source, Compute::kBf16));
-  pass.decoder = std::make_shared<const DecoderWeights>(std::move(decoder));
   MOESAIC_TRY(auto gates, load_routers(config, source));
   MOESAIC_TRY(auto experts,
               load_experts(config, source, Compute::kBf16,
                            [](std::uint32_t, Modality, std::uint32_t) { return true; }));
-  pass.experts = std::make_shared<const ExpertTable>(config, std::move(experts), Compute::kBf16);
-  LocalExperts backend(config, std::make_shared<const RouterWeights>(std::move(gates)),
-                       pass.experts, *model.pool);
+  LocalExperts backend(
+      config, std::make_shared<const RouterWeights>(std::move(gates)),
+      std::make_shared<const ExpertTable>(config, std::move(experts), Compute::kBf16), *model.pool);
 
   std::size_t blocks = 0;
   for (std::size_t first = 0; first < sequences.size();) {
@@ -145,8 +142,10 @@ Result<LayerPass> run_layer(const OpenedModel& model, std::uint32_t layer,
     first += group.size();
   }
   PagedKvCache kv(DecoderStep::attention_shape(config, Compute::kBf16), 1, blocks);
-  DecoderStep step(config, pass.decoder, Compute::kBf16, kv, backend, *model.pool);
-  InputCollector collector(pass, hidden);
+  DecoderStep step(config, std::make_shared<const DecoderWeights>(std::move(decoder)),
+                   Compute::kBf16, kv, backend, *model.pool);
+  LayerInputs inputs;
+  InputCollector collector(inputs, hidden);
   step.set_taps(&collector);
   std::size_t row = 0;
   for (std::size_t first = 0; first < sequences.size();) {
@@ -158,7 +157,7 @@ Result<LayerPass> run_layer(const OpenedModel& model, std::uint32_t layer,
   if (!std::all_of(hidden.begin(), hidden.end(), [](float x) { return std::isfinite(x); }))
     return fail(Errc::kInvalidArgument,
                 "layer " + std::to_string(layer) + ": its numbers overflowed");
-  return pass;
+  return inputs;
 }
 
 }  // namespace moesaic

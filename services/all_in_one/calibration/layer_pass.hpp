@@ -10,24 +10,21 @@
 
 namespace moesaic {
 
-/// One decoder layer with its experts, and what its matrices were fed.
-struct LayerPass {
-  std::uint32_t layer = 0;
-  std::shared_ptr<const DecoderWeights> decoder;  ///< of this layer alone: layers[0]
-  std::shared_ptr<const ExpertTable> experts;     ///< the same
-  std::vector<Bf16> attention_in;                 ///< [rows, hidden]
-  std::vector<Bf16> attended;                     ///< [rows, heads * head_dim]
-  std::vector<Bf16> feed_forward_in;              ///< [rows, hidden]
-  std::vector<std::int32_t> chosen;               ///< [rows, experts_per_token]; empty: no experts
+/// What the matrices of one decoder layer were fed.
+struct LayerInputs {
+  std::vector<Bf16> attention;       ///< [rows, hidden]
+  std::vector<Bf16> attended;        ///< [rows, heads * head_dim]
+  std::vector<Bf16> feed_forward;    ///< [rows, hidden]
+  std::vector<std::int32_t> chosen;  ///< [rows, experts_per_token]; empty: no experts
 };
 
 /// Loads layer `layer` in bf16 and runs the sequences through it as the server does, a few at a
 /// time.
-/// @param model     opened in Compute::kBf16
+/// @param model     a checkpoint opened in Compute::kBf16
 /// @param sequences their tokens are the rows, in order; features are not looked at
 /// @param hidden    [rows, hidden] what enters the layer; afterwards what leaves it
 /// @errors those of loading and of the step; kInvalidArgument: numbers that are not finite
-[[nodiscard]] Result<LayerPass> run_layer(const OpenedModel& model, std::uint32_t layer,
-                                          std::span<Sequence> sequences, std::span<float> hidden);
+[[nodiscard]] Result<LayerInputs> run_layer(const OpenedModel& model, std::uint32_t layer,
+                                            std::span<Sequence> sequences, std::span<float> hidden);
 
 }  // namespace moesaic

@@ -4,7 +4,7 @@
 
 #include "services/all_in_one/eval/accuracy.hpp"
 #include "services/all_in_one/eval/known_answer.hpp"
-#include "services/all_in_one/eval/row_store.hpp"
+#include "services/all_in_one/eval/scratch_file.hpp"
 
 namespace moesaic {
 namespace {
@@ -26,7 +26,8 @@ Result<Subject> load_subject(ModelOptions options, std::span<const ChatItem> ite
 
 /// What the reference said, kept until the model is asked.
 struct ReferenceRun {
-  RowStore logits;
+  ScratchFile logits;  ///< f32, position by position
+  std::size_t drawable_ids = 0;
   std::vector<std::vector<std::int32_t>> tokens;  ///< per item: prompt and answer
   std::vector<Perplexity> perplexity;             ///< per item
 };
@@ -40,8 +41,8 @@ std::vector<std::int32_t> all_tokens(const EncodedItem& item) {
 Result<ReferenceRun> run_reference(const ModelOptions& options, std::span<const ChatItem> items,
                                    const EvalSettings& settings) {
   MOESAIC_TRY(auto subject, load_subject(options, items));
-  MOESAIC_TRY(auto store, RowStore::create(settings.temp_dir, subject.encoder.drawable_ids()));
-  ReferenceRun run{std::move(store), {}, {}};
+  MOESAIC_TRY(auto scratch, ScratchFile::create(settings.temp_dir));
+  ReferenceRun run{std::move(scratch), subject.encoder.drawable_ids(), {}, {}};
   KnownAnswers known(subject.model, subject.encoder.drawable_ids());
   std::vector<double> log_p;
   for (const auto& item : items) {
@@ -52,7 +53,8 @@ Result<ReferenceRun> run_reference(const ModelOptions& options, std::span<const 
         [&](std::size_t, std::span<const float> logits, std::int32_t token) -> Result<void> {
           log_softmax(logits, log_p);
           perplexity.add(log_p, token);
-          return run.logits.append(logits);
+          MOESAIC_CHECK(run.logits.append(std::as_bytes(logits)));
+          return {};
         });
     if (!done) return fail(item.where, done.error());
     run.tokens.push_back(all_tokens(encoded));
@@ -107,8 +109,9 @@ class Evaluation {
           log_softmax(logits, log_p_);
           if (settings_.perplexity) score.perplexity.add(log_p_, token);
           if (!reference_) return {};
-          row_.resize(reference_->logits.width());
-          MOESAIC_CHECK(reference_->logits.read(next_row_++, row_));
+          row_.resize(reference_->drawable_ids);
+          MOESAIC_CHECK(reference_->logits.read(next_, std::as_writable_bytes(std::span(row_))));
+          next_ += row_.size() * sizeof(float);
           log_softmax(row_, reference_log_p_);
           score.divergence.add(reference_log_p_, log_p_);
           return {};
@@ -135,7 +138,7 @@ class Evaluation {
   std::optional<ReferenceRun> reference_;
   const EvalSettings& settings_;
   KnownAnswers known_;
-  std::size_t next_row_ = 0;
+  std::uint64_t next_ = 0;  // in the reference's logits
   std::vector<float> row_;
   std::vector<double> log_p_, reference_log_p_;
 };
@@ -162,9 +165,9 @@ Result<EvalReport> evaluate(const ModelOptions& model, const std::optional<Model
     MOESAIC_TRY(reference_run, run_reference(*reference, items, settings));
   }
   MOESAIC_TRY(auto subject, load_subject(model, items));
-  if (reference_run && reference_run->logits.width() != subject.encoder.drawable_ids())
+  if (reference_run && reference_run->drawable_ids != subject.encoder.drawable_ids())
     return fail(Errc::kInvalidArgument,
-                "the reference has " + std::to_string(reference_run->logits.width()) +
+                "the reference has " + std::to_string(reference_run->drawable_ids) +
                     " drawable ids, the model " + std::to_string(subject.encoder.drawable_ids()));
   Evaluation evaluation(std::move(subject), std::move(reference_run), settings);
   MOESAIC_TRY(const auto scores, evaluation.run(items));

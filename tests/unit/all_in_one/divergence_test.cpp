@@ -2,9 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
+#include <span>
+#include <vector>
 
-#include "services/all_in_one/eval/row_store.hpp"
+#include "services/all_in_one/eval/scratch_file.hpp"
 #include "tests/support/temp_dir.hpp"
 
 namespace moesaic {
@@ -56,25 +59,23 @@ TEST(DivergenceTest, OfEqualDistributionsIsExactlyZero) {
   EXPECT_EQ(divergence.agreement(), 1);
 }
 
-TEST(RowStoreTest, GivesBackTheRowsAndLeavesNoFile) {
+TEST(ScratchFileTest, GivesBackWhatWasWrittenAndLeavesNoFile) {
   const test::TempDir dir;
-  auto store = RowStore::create(dir.path(), 3);
-  ASSERT_TRUE(store) << store.error().what;
+  auto file = ScratchFile::create(dir.path());
+  ASSERT_TRUE(file) << file.error().what;
   EXPECT_TRUE(std::filesystem::is_empty(dir.path()));
-  for (float i = 0; i < 100; ++i) ASSERT_TRUE(store->append(std::vector<float>{i, -i, i * 0.1F}));
-  const auto moved = std::move(*store);
-  std::vector<float> row(3);
-  ASSERT_TRUE(moved.read(42, row));
-  EXPECT_EQ(row, (std::vector<float>{42, -42, 42 * 0.1F}));
-  EXPECT_EQ(moved.read(100, row).error().code, Errc::kNotFound);
-}
-
-TEST(RowStoreTest, BadRowsAndFoldersAreErrors) {
-  const test::TempDir dir;
-  auto store = RowStore::create(dir.path(), 3);
-  ASSERT_TRUE(store);
-  EXPECT_EQ(store->append(std::vector<float>{1, 2}).error().code, Errc::kShapeMismatch);
-  EXPECT_EQ(RowStore::create(dir / "none", 3).error().code, Errc::kIo);
+  for (float i = 0; i < 100; ++i) {
+    const std::array row{i, -i, i * 0.1F};
+    const auto offset = file->append(std::as_bytes(std::span(row)));
+    ASSERT_TRUE(offset) << offset.error().what;
+    EXPECT_EQ(*offset, static_cast<std::uint64_t>(i) * sizeof(row));
+  }
+  const auto moved = std::move(*file);
+  std::array<float, 3> row{};
+  ASSERT_TRUE(moved.read(42 * sizeof(row), std::as_writable_bytes(std::span(row))));
+  EXPECT_EQ(row, (std::array{42.0F, -42.0F, 42 * 0.1F}));
+  EXPECT_EQ(moved.read(1196, std::as_writable_bytes(std::span(row))).error().code, Errc::kNotFound);
+  EXPECT_EQ(ScratchFile::create(dir / "none").error().code, Errc::kIo);
 }
 
 }  // namespace
