@@ -69,9 +69,9 @@ Result<void> check_numerics(const Settings& settings) {
   return {};
 }
 
-std::string describe_compute(const Settings& settings, const ThreadPool& pool) {
-  return settings.text("model.compute") + ", level " + std::string(isa_name(active_isa())) + ", " +
-         std::to_string(pool.size()) + " threads";
+std::string describe_compute(Compute compute, const ThreadPool& pool) {
+  return std::string(compute_name(compute)) + ", level " + std::string(isa_name(active_isa())) +
+         ", " + std::to_string(pool.size()) + " threads";
 }
 
 }  // namespace moesaic

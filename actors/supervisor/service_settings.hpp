@@ -35,6 +35,6 @@ TraceConfig trace_config(const Settings& settings, const std::string& program,
 [[nodiscard]] Result<void> check_numerics(const Settings& settings);
 
 /// What the process runs on, for banners: "bf16, level avx512, 2 threads".
-std::string describe_compute(const Settings& settings, const ThreadPool& pool);
+std::string describe_compute(Compute compute, const ThreadPool& pool);
 
 }  // namespace moesaic

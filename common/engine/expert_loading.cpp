@@ -45,8 +45,7 @@ Result<ExpertTablePtr> add_layer(const OpenedModel& model, const ExpertTablePtr&
            !held->holds(l, modality, expert);
   };
   const auto begun = std::chrono::steady_clock::now();
-  MOESAIC_TRY(auto loaded,
-              load_experts(model.config, *model.source, model.compute, missing, progress));
+  MOESAIC_TRY(auto loaded, model.experts(missing, progress));
   auto weights = held->weights();
   for (std::size_t m = 0; m < kModalities; ++m) {
     auto& from = loaded.layers[layer][m];

@@ -24,27 +24,88 @@ std::uint64_t weight_bytes(const ModelConfig& config) {
 Result<Compute> parse_compute(const std::string& name) {
   if (name == "f32") return Compute::kF32;
   if (name == "bf16") return Compute::kBf16;
-  return fail(Errc::kInvalidArgument, "compute \"" + name + "\": expected f32 or bf16");
+  if (name == "int") return Compute::kInt;
+  return fail(Errc::kInvalidArgument, "compute \"" + name + "\": expected f32, bf16 or int");
 }
+
+std::string_view compute_name(Compute compute) {
+  return compute == Compute::kF32 ? "f32" : compute == Compute::kBf16 ? "bf16" : "int";
+}
+
+namespace {
+
+/// The modes of the text side and of the vision tower.
+Result<void> choose_compute(const ModelOptions& options, OpenedModel& opened) {
+  opened.compute = opened.pack ? opened.pack->compute() : Compute::kBf16;
+  if (options.compute != "auto") {
+    MOESAIC_TRY(const auto asked, parse_compute(options.compute));
+    const bool quantized = opened.compute == Compute::kInt;
+    if (quantized != (asked == Compute::kInt))
+      return fail(
+          Errc::kInvalidArgument,
+          options.model + ": " +
+              (quantized ? "quantised weights are computed in int, not in " + options.compute
+                         : std::string("int needs quantised weights (`moesaic quantize` "
+                                       "makes them)")));
+    opened.compute = asked;
+  }
+  opened.vision_compute = normed_form(opened.compute);
+  return {};
+}
+
+}  // namespace
 
 Result<OpenedModel> open_model(const ModelOptions& options) {
   OpenedModel opened;
-  MOESAIC_TRY(opened.compute, parse_compute(options.compute));
-  opened.vision_compute = normed_form(opened.compute);
   opened.pool = std::make_shared<ThreadPool>(options.threads);
   const bool synthetic = !options.synthetic.empty();
   MOESAIC_TRY(opened.config, load_model_config(synthetic ? options.synthetic : options.model));
   const auto full = opened.config;
+  if (!synthetic && is_pack(options.model)) {
+    MOESAIC_TRY(opened.pack, Pack::open(options.model, full));
+  }
+  MOESAIC_CHECK(choose_compute(options, opened));
   if (options.layers > 0 && options.layers < opened.config.layers) {
     opened.config.layers = options.layers;
     opened.config.layer_is_moe.resize(options.layers);
+    if (opened.pack) {
+      MOESAIC_TRY(opened.pack, Pack::open(options.model, opened.config));
+    }
   }
+  if (opened.pack) return opened;
   if (synthetic) {
     opened.source = synthetic_weights(opened.config, opened.pool->size());
   } else {
     MOESAIC_TRY(opened.source, open_checkpoint(options.model, full));
   }
   return opened;
+}
+
+Result<DecoderWeights> OpenedModel::decoder(const LoadProgress& progress) const {
+  return pack ? pack->decoder(*pool, progress) : load_decoder(config, *source, compute, progress);
+}
+
+Result<RouterWeights> OpenedModel::routers() const {
+  return pack ? pack->routers() : load_routers(config, *source);
+}
+
+Result<ExpertWeights> OpenedModel::experts(const ExpertFilter& held,
+                                           const LoadProgress& progress) const {
+  return pack ? pack->experts(held, *pool, progress)
+              : load_experts(config, *source, compute, held, progress);
+}
+
+Result<VisionWeights> OpenedModel::vision(const LoadProgress& progress) const {
+  return pack ? pack->vision(*pool, progress)
+              : load_vision(config, *source, vision_compute, progress);
+}
+
+cluster::ExpertGeometry OpenedModel::geometry() const {
+  std::array<WeightFormat, kModalities> formats{WeightFormat::kBf16, WeightFormat::kBf16};
+  if (pack)
+    for (std::size_t m = 0; m < kModalities; ++m)
+      formats[m] = pack->expert_format(config.layers - 1, static_cast<Modality>(m));
+  return expert_geometry(config, compute, formats);
 }
 
 cluster::PlacementTable shard_placement(const ModelConfig& config, Compute compute,
@@ -61,9 +122,9 @@ Result<LoadedModel> load_model(const ModelOptions& options) {
   loaded.compute = opened.compute;
   loaded.vision_compute = opened.vision_compute;
   loaded.pool = opened.pool;
-  const auto& source = opened.source;
   // Refused now with the numbers, rather than ended by the system half-way.
-  if (const auto needed = weight_bytes(loaded.config), available = available_memory();
+  if (const auto needed = opened.pack ? opened.pack->bytes() : weight_bytes(loaded.config),
+      available = available_memory();
       needed > available)
     return fail(Errc::kOverloaded, "the weights need " + std::to_string(needed >> 20) + " MiB, " +
                                        std::to_string(available >> 20) +
@@ -72,21 +133,21 @@ Result<LoadedModel> load_model(const ModelOptions& options) {
   const LoadProgress progress = [&line](std::uint64_t bytes, const std::string& what) {
     line(bytes, what);
   };
-  MOESAIC_TRY(auto decoder, load_decoder(loaded.config, *source, loaded.compute, progress));
+  MOESAIC_TRY(auto decoder, opened.decoder(progress));
   loaded.decoder = std::make_shared<const DecoderWeights>(std::move(decoder));
-  MOESAIC_TRY(auto gates, load_routers(loaded.config, *source));
+  MOESAIC_TRY(auto gates, opened.routers());
   loaded.gates = std::make_shared<const RouterWeights>(std::move(gates));
   const auto placement = shard_placement(loaded.config, loaded.compute, options.shards);
   for (const auto& shard : placement.shards) {
     const ExpertFilter held = [&](std::uint32_t layer, Modality modality, std::uint32_t expert) {
       return places(placement, shard, layer, modality, expert);
     };
-    MOESAIC_TRY(auto experts, load_experts(loaded.config, *source, loaded.compute, held, progress));
+    MOESAIC_TRY(auto experts, opened.experts(held, progress));
     loaded.experts.push_back(
         std::make_shared<const ExpertTable>(loaded.config, std::move(experts), loaded.compute));
   }
   if (options.vision) {
-    MOESAIC_TRY(auto vision, load_vision(loaded.config, *source, loaded.compute, progress));
+    MOESAIC_TRY(auto vision, opened.vision(progress));
     loaded.vision = std::make_shared<const VisionWeights>(std::move(vision));
   }
   return loaded;

@@ -12,6 +12,7 @@
 #include "common/engine/expert_backend.hpp"
 #include "common/kernels/compute.hpp"
 #include "common/model/expert_table.hpp"
+#include "common/model/pack.hpp"
 #include "common/model/weight_source.hpp"
 #include "common/model/weights.hpp"
 
@@ -20,13 +21,13 @@ namespace moesaic {
 /// Which weights, in which precision, on how many threads: what serve, generate, forward and bench
 /// have in common.
 struct ModelOptions {
-  std::string model;      ///< checkpoint directory
-  std::string synthetic;  ///< or: config.json whose weights come from the formula
-  std::string compute = "bf16";
-  unsigned threads = 0;      ///< kernel workers; 0: one per CPU
-  std::uint32_t layers = 0;  ///< only the first N layers; 0: all
-  bool vision = true;        ///< load the vision tower, too
-  std::size_t shards = 1;    ///< expert tables to cut the experts into
+  std::string model;             ///< directory of a checkpoint or a pack
+  std::string synthetic;         ///< or: config.json whose weights come from the formula
+  std::string compute = "auto";  ///< f32, bf16, int; auto: as the weights are stored
+  unsigned threads = 0;          ///< kernel workers; 0: one per CPU
+  std::uint32_t layers = 0;      ///< only the first N layers; 0: all
+  bool vision = true;            ///< load the vision tower, too
+  std::size_t shards = 1;        ///< expert tables to cut the experts into
 };
 
 /// A model in memory, its parts as the services own them.
@@ -42,12 +43,23 @@ struct LoadedModel {
 };
 
 /// A model whose weights can be read but are not yet: for services that hold a part of them.
+/// Checkpoints are brought into kernel layout while they are read, packs are mapped.
 struct OpenedModel {
   ModelConfig config;
   Compute compute = Compute::kBf16;         ///< of decoder and experts
   Compute vision_compute = Compute::kBf16;  ///< of the vision tower
   std::shared_ptr<ThreadPool> pool;
-  std::shared_ptr<const WeightSource> source;
+  std::shared_ptr<const WeightSource> source;  ///< null: a pack
+  std::shared_ptr<const Pack> pack;            ///< null: a checkpoint or the formula
+
+  /// The parts that services own. @errors name file and tensor
+  [[nodiscard]] Result<DecoderWeights> decoder(const LoadProgress& progress = {}) const;
+  [[nodiscard]] Result<RouterWeights> routers() const;
+  [[nodiscard]] Result<ExpertWeights> experts(const ExpertFilter& held,
+                                              const LoadProgress& progress = {}) const;
+  [[nodiscard]] Result<VisionWeights> vision(const LoadProgress& progress = {}) const;
+  /// What of it there is to place.
+  cluster::ExpertGeometry geometry() const;
 };
 
 /// Reads the configuration and opens the files; no weight is touched.
@@ -62,8 +74,9 @@ struct OpenedModel {
 cluster::PlacementTable shard_placement(const ModelConfig& config, Compute compute,
                                         std::size_t shards);
 
-/// "f32" or "bf16".
+/// "f32", "bf16" or "int".
 [[nodiscard]] Result<Compute> parse_compute(const std::string& name);
+std::string_view compute_name(Compute compute);
 
 /// The demo model of the source tree or the installation.
 std::filesystem::path demo_model_dir();

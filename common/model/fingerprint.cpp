@@ -38,7 +38,7 @@ Result<std::string> model_fingerprint(const std::filesystem::path& directory,
   if (files.empty()) return std::string();
   std::sort(files.begin(), files.end());
   Sha256 hash;
-  add(hash, compute);
+  add(hash, compute == "auto" ? "bf16" : compute);
   MOESAIC_TRY(const auto config, read_file(directory / "config.json", std::size_t{16} << 20));
   add(hash, config);
   std::string sample;

@@ -59,7 +59,7 @@ void AllInOne::write_banner(const Settings& settings, const LoadedModel& model,
                             const std::string& directory) {
   banner_ = std::string("moesaic ") + kVersion + "\n";
   banner_ += "model         " + directory + "\n";
-  banner_ += "compute       " + describe_compute(settings, *model.pool) + "\n";
+  banner_ += "compute       " + describe_compute(model.compute, *model.pool) + "\n";
   banner_ += "experts       " + settings.text("engine.experts") + "\n";
 }
 

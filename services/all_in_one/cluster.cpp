@@ -50,7 +50,7 @@ Result<std::unique_ptr<Cluster>> Cluster::start(caf::actor_system& system, Clust
 
   VisualPipelineParts vision{model.config,
                              model.vision,
-                             model.compute,
+                             model.vision_compute,
                              model.pool,
                              std::move(parts.preprocess),
                              parts.image_limits,

@@ -20,9 +20,9 @@ int main(int argc, char** argv) {
       "  moesaic inspect DIR                                 what a checkpoint holds\n"
       "Exit status: 0 ok, 1 failed, 2 usage, 3 bad configuration, model or input, 4 resources.");
   int status = kExitOk;
-  for (auto* add :
-       {add_serve, add_generate, add_forward, add_inspect, add_preprocess, add_tokenize, add_synth,
-        add_bench, add_doctor, add_eval, add_keys, add_health, add_place, add_plan, add_top})
+  for (auto* add : {add_serve, add_generate, add_forward, add_inspect, add_preprocess, add_tokenize,
+                    add_synth, add_bench, add_doctor, add_eval, add_keys, add_health, add_pack,
+                    add_quantize, add_place, add_plan, add_top})
     add(app, status);
   try {
     app.parse(argc, argv);

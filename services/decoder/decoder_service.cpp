@@ -53,14 +53,14 @@ Result<void> DecoderService::load(const Settings& settings) {
 
   banner_ = std::string("moesaic-decoder ") + kVersion + "\n";
   banner_ += "model         " + options.model + "\n";
-  banner_ += "compute       " + describe_compute(settings, *model.pool) + "\n";
+  banner_ += "compute       " + describe_compute(model.compute, *model.pool) + "\n";
   banner_ += "dispatch      " + settings.text("router.dispatch") + "\n" + node_->describe();
   return {};
 }
 
 Result<std::unique_ptr<ExpertBackend>> DecoderService::open_experts(const Settings& settings,
                                                                     const OpenedModel& model) {
-  MOESAIC_TRY(auto loaded, load_routers(model.config, *model.source));
+  MOESAIC_TRY(auto loaded, model.routers());
   const auto gates = std::make_shared<const RouterWeights>(std::move(loaded));
   MOESAIC_TRY(auto endpoint, node_->endpoint({}));
   if (settings.text("router.dispatch") == "direct")
@@ -77,7 +77,7 @@ Result<std::unique_ptr<Engine>> DecoderService::open_engine(const Settings& sett
   loaded.config = model.config;
   loaded.compute = model.compute;
   loaded.pool = model.pool;
-  MOESAIC_TRY(auto weights, load_decoder(model.config, *model.source, model.compute));
+  MOESAIC_TRY(auto weights, model.decoder());
   loaded.decoder = std::make_shared<const DecoderWeights>(std::move(weights));
   MOESAIC_TRY(auto experts, open_experts(settings, model));
   auto engine = engine_settings(settings, *tokenizer);

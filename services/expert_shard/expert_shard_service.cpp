@@ -48,7 +48,7 @@ Result<void> ExpertShardProcess::open(const Settings& settings) {
   MOESAIC_TRY(service_, ShardService::start(std::move(parts), std::move(endpoint)));
   banner_ = std::string("moesaic-expert-shard ") + kVersion + "\n";
   banner_ += "model         " + options.model + "\n";
-  banner_ += "compute       " + describe_compute(settings, *model_.pool) + "\n";
+  banner_ += "compute       " + describe_compute(model_.compute, *model_.pool) + "\n";
   return {};
 }
 

@@ -54,7 +54,7 @@ Result<void> RouterProcess::open(const Settings& settings) {
 Result<void> RouterProcess::open_control(const Settings& settings, const OpenedModel& model) {
   cluster::ControlConfig config;
   config.name = node_->identity().name;
-  config.geometry = expert_geometry(model.config, model.compute);
+  config.geometry = model.geometry();
   config.vision = true;
   config.shards = static_cast<std::size_t>(settings.integer("router.shards"));
   config.model_hash = node_->identity().model_hash;
@@ -93,7 +93,7 @@ Result<void> RouterProcess::open_control(const Settings& settings, const OpenedM
 }
 
 Result<void> RouterProcess::open_dispatch(const Settings& settings, const OpenedModel& model) {
-  MOESAIC_TRY(auto gates, load_routers(model.config, *model.source));
+  MOESAIC_TRY(auto gates, model.routers());
   MOESAIC_TRY(auto endpoint, node_->endpoint({"decoder", "tool"}));
   MOESAIC_CHECK(node_->listen(*endpoint, settings.items("transport.listen"), true));
   RouterServiceParts parts;

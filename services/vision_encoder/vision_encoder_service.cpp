@@ -29,11 +29,11 @@ Result<void> VisionEncoderService::load(const Settings& settings) {
   MOESAIC_CHECK(node_->listen(*endpoint, settings.items("transport.listen"), true));
 
   MOESAIC_TRY(const auto model, open_model(options));
-  MOESAIC_TRY(auto weights, load_vision(model.config, *model.source, model.compute));
+  MOESAIC_TRY(auto weights, model.vision());
   VisualPipelineParts parts;
   parts.config = model.config;
   parts.weights = std::make_shared<const VisionWeights>(std::move(weights));
-  parts.compute = model.compute;
+  parts.compute = model.vision_compute;
   parts.pool = model.pool;
   MOESAIC_TRY(parts.preprocess, PreprocessConfig::load(options.model, default_font()));
   parts.limits.max_bytes = static_cast<std::size_t>(settings.integer("limits.image_bytes"));
@@ -59,7 +59,7 @@ Result<void> VisionEncoderService::load(const Settings& settings) {
   MOESAIC_CHECK(node_->join(settings, std::move(member)));
   banner_ = std::string("moesaic-vision-encoder ") + kVersion + "\n";
   banner_ += "model         " + options.model + "\n";
-  banner_ += "compute       " + describe_compute(settings, *model.pool) + "\n";
+  banner_ += "compute       " + describe_compute(model.vision_compute, *model.pool) + "\n";
   banner_ += node_->describe();
   return {};
 }

@@ -16,6 +16,7 @@ void add_experts_option(CLI::App& command, std::string& experts);
 void default_to_demo(ModelOptions& options);
 
 // One file per sub-command. Each adds its command to `app`; running it sets `status`.
+void add_quantize(CLI::App& app, int& status);
 void add_serve(CLI::App& app, int& status);
 void add_generate(CLI::App& app, int& status);
 void add_forward(CLI::App& app, int& status);
@@ -28,6 +29,7 @@ void add_doctor(CLI::App& app, int& status);
 void add_eval(CLI::App& app, int& status);
 void add_keys(CLI::App& app, int& status);
 void add_health(CLI::App& app, int& status);
+void add_pack(CLI::App& app, int& status);
 void add_place(CLI::App& app, int& status);
 void add_plan(CLI::App& app, int& status);
 void add_top(CLI::App& app, int& status);

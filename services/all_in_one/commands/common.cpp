@@ -4,12 +4,14 @@ namespace moesaic {
 
 void add_model_options(CLI::App& command, ModelOptions& options) {
   auto* model = command.add_option("--model", options.model,
-                                   "checkpoint directory (default: the demo model)");
+                                   "directory of a checkpoint or pack (default: the demo model)");
   command
       .add_option("--synthetic", options.synthetic,
                   "config.json of a model whose weights come from the fixed formula")
       ->excludes(model);
-  command.add_option("--compute", options.compute, "f32 or bf16")->capture_default_str();
+  command
+      .add_option("--compute", options.compute, "f32, bf16 or int; auto: as the weights are stored")
+      ->capture_default_str();
   command.add_option("--threads", options.threads, "kernel threads (default: one per CPU)")
       ->check(CLI::Range(1, 1024));
 }

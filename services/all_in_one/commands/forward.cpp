@@ -90,7 +90,7 @@ Result<void> run(const Options& options) {
   TensorCollector collector(options.layers);
   std::vector<VisualFeaturesPtr> visuals;
   if (model.vision) {
-    VisionTower tower(model.config, model.vision, model.compute);
+    VisionTower tower(model.config, model.vision, model.vision_compute);
     MOESAIC_TRY(visuals,
                 encode_visuals(input, model.config, layout, tower, *model.pool, &collector));
   }

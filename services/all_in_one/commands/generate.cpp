@@ -34,7 +34,7 @@ Result<GenerateRequest> request_from_case(const Options& options, const ModelCon
   GenerateRequest request;
   request.prompt = input.ids;
   if (model.vision) {
-    VisionTower tower(config, model.vision, model.compute);
+    VisionTower tower(config, model.vision, model.vision_compute);
     MOESAIC_TRY(request.visuals,
                 encode_visuals(input, config, layout, tower, *model.pool, nullptr));
   }
@@ -55,7 +55,7 @@ Result<GenerateRequest> request_from_chat(const Options& options, const ModelCon
   MOESAIC_TRY(model, load_model(model_options));
   GenerateRequest request;
   if (model.vision) {
-    VisualPipelineParts parts{config, model.vision, model.compute, model.pool, {}, {}, 0};
+    VisualPipelineParts parts{config, model.vision, model.vision_compute, model.pool, {}, {}, 0};
     MOESAIC_TRY(parts.preprocess, PreprocessConfig::load(options.model.model, default_font()));
     VisualPipeline pipeline(parts);
     for (const auto& file : options.images) {

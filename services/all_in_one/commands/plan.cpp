@@ -5,7 +5,6 @@
 #include "common/base/read_file.hpp"
 #include "common/cluster/placement_resolve.hpp"
 #include "common/cluster/view_json.hpp"
-#include "common/engine/expert_geometry.hpp"
 #include "common/kernels/ceilings.hpp"
 #include "services/all_in_one/commands/commands.hpp"
 #include "services/all_in_one/declared_shards.hpp"
@@ -71,10 +70,9 @@ Result<void> resolve(const Options& options, Plan& plan) {
 Result<Plan> make_plan(const Options& options) {
   Plan plan;
   const auto& model = options.model;
-  MOESAIC_TRY(const auto config,
-              load_model_config(model.synthetic.empty() ? model.model : model.synthetic));
-  MOESAIC_TRY(const auto compute, parse_compute(model.compute));
-  plan.geometry = expert_geometry(config, compute);
+  MOESAIC_TRY(const auto opened, open_model(model));
+  const auto& config = opened.config;
+  plan.geometry = opened.geometry();
   MOESAIC_CHECK(resolve(options, plan));
   for (std::size_t s = 0; s < plan.shards.size(); ++s)
     plan.bytes.push_back(cluster::placed_bytes(plan.table, plan.geometry, s));

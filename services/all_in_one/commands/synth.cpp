@@ -1,6 +1,7 @@
 #include "common/base/progress_line.hpp"
 #include "common/base/read_file.hpp"
 #include "common/model/inspect.hpp"
+#include "common/model/pack.hpp"
 #include "common/model/synthetic_checkpoint.hpp"
 #include "services/all_in_one/commands/commands.hpp"
 
@@ -12,12 +13,30 @@ constexpr std::size_t kMaxConfigBytes = 1 << 20;
 struct Options {
   std::string config, output;
   double shard_gb = 5;
+  std::string format = "checkpoint";
   unsigned threads = 0;
 };
+
+/// A pack of synthetic weights, with the demo model's tokenizer and chat beside them.
+Result<void> write_synthetic_pack(const Options& options, const ModelConfig& config,
+                                  std::string_view text) {
+  PackOptions pack;
+  pack.policy = PackPolicy::uniform(*parse_format(options.format));
+  pack.method = QuantMethod::kAbsmax;
+  pack.source = "synthetic";
+  pack.copy_from = demo_model_dir();
+  ThreadPool pool(options.threads);
+  // Each worker computes its own expert.
+  const auto source = synthetic_weights(config, 1);
+  ProgressLine line("writing");
+  return write_pack(config, text, *source, pack, options.output, pool,
+                    [&line](std::uint64_t bytes, const std::string& what) { line(bytes, what); });
+}
 
 Result<void> run(const Options& options) {
   MOESAIC_TRY(const auto text, read_file(options.config, kMaxConfigBytes));
   MOESAIC_TRY(const auto config, parse_model_config(text, options.config));
+  if (options.format != "checkpoint") return write_synthetic_pack(options, config, text);
   ProgressLine line("writing", inspect(config).total.bytes);
   return write_synthetic_checkpoint(
       config, text, options.output, static_cast<std::uint64_t>(options.shard_gb * 1e9),
@@ -29,12 +48,18 @@ Result<void> run(const Options& options) {
 
 void add_synth(CLI::App& app, int& status) {
   auto* command = app.add_subcommand(
-      "synth", "write a checkpoint of any configuration with weights from the fixed formula");
+      "synth",
+      "write a checkpoint or pack of any configuration with weights from the fixed formula");
   const auto options = std::make_shared<Options>();
   command->add_option("--model-config", options->config, "config.json of the model")
       ->required()
       ->check(CLI::ExistingFile);
   command->add_option("--output", options->output, "directory to write")->required();
+  command
+      ->add_option("--format", options->format,
+                   "checkpoint (bf16 safetensors), or a pack of that format")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"checkpoint", "bf16", "w8", "w4", "ccq2"}));
   command->add_option("--shard-gb", options->shard_gb, "size of a file, 1e9 bytes")
       ->capture_default_str()
       ->check(CLI::Range(0.001, 1000.0));

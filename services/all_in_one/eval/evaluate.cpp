@@ -19,7 +19,7 @@ Result<Subject> load_subject(ModelOptions options, std::span<const ChatItem> ite
   options.vision = std::any_of(items.begin(), items.end(),
                                [](const ChatItem& item) { return !item.visuals.empty(); });
   MOESAIC_TRY(auto model, load_model(options));
-  MOESAIC_TRY(auto encoder, ItemEncoder::load(options.model, model.config, model.compute,
+  MOESAIC_TRY(auto encoder, ItemEncoder::load(options.model, model.config, model.vision_compute,
                                               model.vision, model.pool));
   return Subject{std::move(model), std::move(encoder)};
 }

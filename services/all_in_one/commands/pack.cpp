@@ -1,0 +1,98 @@
+#include "common/model/pack.hpp"
+
+#include <cstdio>
+
+#include "common/base/progress_line.hpp"
+#include "common/base/read_file.hpp"
+#include "common/model/fingerprint.hpp"
+#include "common/model/inspect.hpp"
+#include "services/all_in_one/commands/commands.hpp"
+
+namespace moesaic {
+namespace {
+
+constexpr std::size_t kMaxTextBytes = 1 << 20;
+
+struct Options {
+  std::string model, output, format, policy, method = "search";
+  std::string verify;
+  unsigned threads = 0;
+};
+
+Result<void> verify(const std::string& dir, unsigned threads) {
+  MOESAIC_TRY(const auto config, load_model_config(dir));
+  MOESAIC_TRY(const auto pack, Pack::open(dir, config));
+  ThreadPool pool(threads);
+  ProgressLine line("verifying", pack->bytes());
+  MOESAIC_CHECK(pack->verify(
+      pool, [&line](std::uint64_t bytes, const std::string& what) { line(bytes, what); }));
+  std::printf("%s: every tensor is as it was written\n", dir.c_str());
+  return {};
+}
+
+Result<PackPolicy> policy_of(const Options& options, const ModelConfig& config) {
+  if (!options.policy.empty()) {
+    MOESAIC_TRY(const auto text, read_file(options.policy, kMaxTextBytes));
+    return parse_policy(text, config.layers, options.policy);
+  }
+  return PackPolicy::uniform(*parse_format(options.format));
+}
+
+Result<void> run(const Options& options) {
+  if (!options.verify.empty()) return verify(options.verify, options.threads);
+  if (options.output.empty()) return fail(Errc::kInvalidArgument, "--output is missing");
+  if (is_pack(options.model))
+    return fail(Errc::kInvalidArgument, options.model + ": is a pack already; give its checkpoint");
+  MOESAIC_TRY(const auto text,
+              read_file(std::filesystem::path(options.model) / "config.json", kMaxTextBytes));
+  MOESAIC_TRY(const auto config, load_model_config(options.model));
+  PackOptions pack;
+  MOESAIC_TRY(pack.policy, policy_of(options, config));
+  pack.method = options.method == "absmax" ? QuantMethod::kAbsmax : QuantMethod::kSearch;
+  MOESAIC_TRY(pack.source, model_fingerprint(options.model, "auto"));
+  pack.copy_from = options.model;
+  MOESAIC_TRY(const auto source, open_checkpoint(options.model, config));
+  ThreadPool pool(options.threads);
+  ProgressLine line("packing");
+  return write_pack(config, text, *source, pack, options.output, pool,
+                    [&line](std::uint64_t bytes, const std::string& what) { line(bytes, what); });
+}
+
+void add(CLI::App& app, int& status, const char* name, const char* help, const char* format) {
+  auto* command = app.add_subcommand(name, help);
+  const auto options = std::make_shared<Options>();
+  options->format = format;
+  command->add_option("--model", options->model, "checkpoint directory (default: the demo model)");
+  command->add_option("--output", options->output,
+                      "directory to write; what was interrupted goes on");
+  auto* all = command->add_option("--format", options->format, "of all matrices of the text side")
+                  ->capture_default_str()
+                  ->check(CLI::IsMember({"bf16", "w8", "w4", "ccq2"}));
+  command->add_option("--policy", options->policy, "YAML: a format for each component")
+      ->check(CLI::ExistingFile)
+      ->excludes(all);
+  command->add_option("--method", options->method, "how codes are chosen")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"absmax", "search"}));
+  command->add_option("--verify", options->verify, "only check a pack's tensors");
+  command->add_option("--threads", options->threads, "threads (default: one per CPU)")
+      ->check(CLI::Range(1, 1024));
+  command->footer(std::string("Example: moesaic ") + name +
+                  " --model /models/ernie --output /models/ernie-" + format);
+  command->callback([options, &status] {
+    if (options->model.empty()) options->model = demo_model_dir();
+    if (const auto done = run(*options); !done) status = report(done.error());
+  });
+}
+
+}  // namespace
+
+void add_pack(CLI::App& app, int& status) {
+  add(app, status, "pack", "bring a checkpoint into kernel layout, a file per owner", "bf16");
+}
+
+void add_quantize(CLI::App& app, int& status) {
+  add(app, status, "quantize", "pack a checkpoint with quantised weights", "w4");
+}
+
+}  // namespace moesaic
