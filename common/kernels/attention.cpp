@@ -51,6 +51,7 @@ void add_blocks(const AttentionShape& shape, const AttentionTask& task, std::siz
 /// A thread's memory for one block: queries, visible counts, two states, the pages' scratch.
 struct Workspace {
   std::byte* q = nullptr;
+  Int8Query* query = nullptr;
   std::size_t* visible = nullptr;
   float* state = nullptr;
   float* next = nullptr;
@@ -58,15 +59,16 @@ struct Workspace {
 
   explicit Workspace(const PageLayout& layout) {
     thread_local AlignedBuffer memory;
-    const std::size_t query = kBlockUnits * layout.dim * sizeof(float);
+    const std::size_t queries = kBlockUnits * layout.dim * sizeof(float);
     const std::size_t states = State::floats(kBlockUnits, layout.dim) * sizeof(float);
-    const std::size_t counts = kBlockUnits * sizeof(std::size_t);
-    memory.reserve(query + 2 * states + counts + scratch_bytes(layout));
+    const std::size_t counts = kBlockUnits * (sizeof(std::size_t) + sizeof(Int8Query));
+    memory.reserve(queries + 2 * states + counts + scratch_bytes(layout));
     q = memory.data();
-    state = reinterpret_cast<float*>(q + query);
-    next = reinterpret_cast<float*>(q + query + states);
-    visible = reinterpret_cast<std::size_t*>(q + query + 2 * states);
-    scratch = q + query + 2 * states + counts;
+    state = reinterpret_cast<float*>(q + queries);
+    next = reinterpret_cast<float*>(q + queries + states);
+    visible = reinterpret_cast<std::size_t*>(q + queries + 2 * states);
+    query = reinterpret_cast<Int8Query*>(visible + kBlockUnits);
+    scratch = q + queries + 2 * states + counts;
   }
 };
 
@@ -92,7 +94,12 @@ struct BlockRunner {
     const std::size_t bytes = layout.dim * (packed ? sizeof(Bf16) : sizeof(float));
     for (std::size_t u = 0; u < block.units; ++u) {
       const float* q = block.task->q + row(u) * block.task->q_stride + head(u) * shape.head_dim;
-      prepare_query(level, layout, q, shape.head_dim, space.q + u * bytes);
+      if (shape.kv == Compute::kInt)
+        prepare_int8_query(
+            level, layout, q, shape.head_dim, reinterpret_cast<float*>(space.scratch),
+            reinterpret_cast<std::int8_t*>(space.q) + u * layout.dim, space.query[u]);
+      else
+        prepare_query(level, layout, q, shape.head_dim, space.q + u * bytes);
       space.visible[u] = visible_tokens(*block.task, row(u));
     }
   }
@@ -104,6 +111,7 @@ struct BlockRunner {
     run.first_page = s * kPagesPerSegment;
     run.units = block.units;
     run.q = space.q;
+    run.query = space.query;
     run.visible = space.visible;
     const std::size_t tokens = space.visible[block.units - 1];
     run.known_pages = (tokens + kPageTokens - 1) / kPageTokens;

@@ -15,8 +15,11 @@ inline constexpr std::size_t kPagesPerSegment = 16;
 
 /// Shape of the paged attention of one model. A page holds 64 tokens of one layer and one KV head.
 /// D = head_dim padded to 16 with zeros.
-///   bf16 page: keys [D/2 pairs of d][64 tokens][2], then values [parts of 64 d, the last D % 64
-///   wide][32 token pairs][d][2] f32 page:  keys [D][64 tokens], then values [64 tokens][D]
+///   int8 page: keys u8 (value + 128) [D/4 quads of d][64 tokens][4], then values int8 [parts of
+///              64 d, the last D % 64 wide][16 token quads][d][4], then f32 [64] scales of the keys
+///              and [64] of the values: the largest magnitude / 127 of that token's vector
+///   bf16 page: keys [D/2 pairs of d][64 tokens][2], then values [parts][32 token pairs][d][2]
+///   f32 page:  keys [D][64 tokens], then values [64 tokens][D]
 struct AttentionShape {
   Compute kv = Compute::kBf16;
   std::size_t heads = 0;
@@ -24,12 +27,16 @@ struct AttentionShape {
   std::size_t head_dim = 0;
 
   std::size_t padded_dim() const { return (head_dim + 15) / 16 * 16; }
-  std::size_t page_bytes() const { return 2 * kPageTokens * padded_dim() * operand_bytes(kv); }
+  std::size_t page_bytes() const {
+    const std::size_t values = 2 * kPageTokens * padded_dim() * operand_bytes(kv);
+    return values + (kv == Compute::kInt ? 2 * kPageTokens * sizeof(float) : 0);
+  }
 };
 
 /// Stores one token's key and value vector of one KV head at slot `token` (0..63) of a page,
 /// interleaved; padding of d is written zero.
-/// @param k, v [head_dim] f32 (k rotated); rounded to bf16 for a bf16 page
+/// @param k, v [head_dim] f32 (k rotated); rounded to bf16 for a bf16 page, quantised for an int8
+///             one as `quantize_row` does, the vector being one block
 void append_kv(const AttentionShape& shape, std::byte* page, std::size_t token, const float* k,
                const float* v);
 
@@ -55,6 +62,10 @@ struct AttentionTask {
 ///   bf16 pages: the scaled q and p (in o only) are rounded to bf16; dots in the order of
 ///   TDPBF16PS with S = 0 and o as C (at level kAvx512Bf16 vdpbf16ps); denormals count as zero
 ///   within a segment.   f32 pages: nothing is rounded, a dot is one fma chain from +0.
+///   int8 pages: the scaled q is quantised, qs = max |q| / 127, and with exact integer dots
+///     S_t = float(q . k_t) * (qs * ks_t);   pm = max(1e-30, max over the page of p_t * vs_t)
+///     P_t = round_even(p_t * vs_t * (255 / pm));   o_d = fma(float(dot(P, V_d)), pm / 255, o_d)
+///   Where q, or a key or value a row sees, is not finite, that row is NaN, and no other.
 /// A row's result depends on that row and the cache only: not on chunking, batch, thread count or
 /// which kernel ran. What lies in a page beyond the last row is never seen, NaN included. Work is
 /// split over the pool by (task, KV head, row block), with few rows also by segments.

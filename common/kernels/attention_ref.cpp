@@ -32,17 +32,31 @@ void attend(const float* q, std::size_t tokens, std::size_t head_dim, Key key, V
   }
 }
 
+/// Scale i of an int8 page: 64 of keys, then 64 of values.
+float page_scale(const AttentionShape& shape, const std::byte* page, std::size_t i) {
+  return reinterpret_cast<const float*>(page + 2 * kPageTokens * shape.padded_dim())[i];
+}
+
 /// Element d of the key or value of a token, read from a page by the layout in the header.
-float page_key(const AttentionShape& shape, const std::byte* page, std::size_t t, std::size_t d) {
+double page_key(const AttentionShape& shape, const std::byte* page, std::size_t t, std::size_t d) {
+  if (shape.kv == Compute::kInt) {
+    const auto raised = std::to_integer<int>(page[(d / 4 * kPageTokens + t) * 4 + d % 4]);
+    return double{page_scale(shape, page, t)} * (raised - 128);
+  }
   if (shape.kv == Compute::kF32) return reinterpret_cast<const float*>(page)[d * kPageTokens + t];
   return bf16_to_f32(reinterpret_cast<const Bf16*>(page)[(d / 2 * kPageTokens + t) * 2 + d % 2]);
 }
 
-float page_value(const AttentionShape& shape, const std::byte* page, std::size_t t, std::size_t d) {
+double page_value(const AttentionShape& shape, const std::byte* page, std::size_t t,
+                  std::size_t d) {
   const std::size_t dim = shape.padded_dim();
-  const std::byte* values = page + shape.page_bytes() / 2;
+  const std::byte* values = page + kPageTokens * dim * operand_bytes(shape.kv);
   if (shape.kv == Compute::kF32) return reinterpret_cast<const float*>(values)[t * dim + d];
   const std::size_t d0 = d / 64 * 64, width = std::min<std::size_t>(64, dim - d0);
+  if (shape.kv == Compute::kInt)
+    return double{page_scale(shape, page, kPageTokens + t)} *
+           reinterpret_cast<const std::int8_t*>(
+               values)[d0 * kPageTokens + (t / 4 * width + d - d0) * 4 + t % 4];
   return bf16_to_f32(reinterpret_cast<const Bf16*>(
       values)[d0 * kPageTokens + (t / 2 * width + d - d0) * 2 + t % 2]);
 }

@@ -108,6 +108,44 @@ constexpr std::size_t kSums = 16;
     for (auto& s : sums) asm volatile("vdpbf16ps %1, %1, %0" : "+v"(s) : "v"(a));
 }
 
+[[gnu::target("avx512f,avx512vnni")]] void dpbusd16(std::size_t steps) {
+  __m512i sums[kSums];
+  for (auto& s : sums) s = _mm512_setzero_si512();
+  __m512i a = _mm512_set1_epi8(1);
+  asm volatile("" : "+v"(a));
+  for (std::size_t i = 0; i < steps; ++i)
+#pragma GCC unroll 16
+    for (auto& s : sums) asm volatile("vpdpbusd %1, %1, %0" : "+v"(s) : "v"(a));
+}
+
+/// Products of words added in pairs, and the sums.
+[[gnu::target("avx2")]] void madd8(std::size_t steps) {
+  __m256i sums[kSums - 4];
+  for (auto& s : sums) s = _mm256_setzero_si256();
+  __m256i a = _mm256_set1_epi16(1);
+  asm volatile("" : "+x"(a));
+  for (std::size_t i = 0; i < steps; ++i)
+#pragma GCC unroll 16
+    for (auto& s : sums) {
+      __m256i product;
+      asm volatile("vpmaddwd %1, %1, %0" : "=x"(product) : "x"(a));
+      asm volatile("vpaddd %1, %0, %0" : "+x"(s) : "x"(product));
+    }
+}
+
+void integer_mul_add1(std::size_t steps) {
+  std::int32_t sums[8] = {};
+  std::int32_t a = 1;
+  asm volatile("" : "+r"(a));
+  for (std::size_t i = 0; i < steps; ++i)
+#pragma GCC unroll 8
+    for (auto& s : sums) {
+      std::int32_t product = a;
+      asm volatile("imull %1, %0" : "+r"(product) : "r"(a));
+      asm volatile("addl %1, %0" : "+r"(s) : "r"(product));
+    }
+}
+
 [[gnu::target("avx2,fma")]] void fma8(std::size_t steps) {
   __m256 sums[kSums - 4];
   for (auto& s : sums) s = _mm256_setzero_ps();
@@ -147,6 +185,11 @@ struct Loop {
 };
 
 Loop loop_for(Isa isa, Compute compute) {
+  if (compute == Compute::kInt) {
+    if (isa >= Isa::kAvx512) return {dpbusd16, 128.0 * kSums};
+    if (isa == Isa::kAvx2) return {madd8, 32.0 * (kSums - 4)};
+    return {integer_mul_add1, 2.0 * 8};
+  }
   switch (isa) {
     case Isa::kAvx512Bf16:
       if (compute == Compute::kBf16) return {dpbf16, 64.0 * kSums};

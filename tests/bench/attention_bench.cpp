@@ -79,10 +79,11 @@ struct Cache {
 };
 
 Compute compute_arg(const benchmark::State& state) {
-  return state.range(0) == 0 ? Compute::kF32 : Compute::kBf16;
+  constexpr Compute kForms[] = {Compute::kF32, Compute::kBf16, Compute::kInt};
+  return kForms[state.range(0)];
 }
 
-/// One row, cold cache: args compute (0 f32, 1 bf16), tokens, threads.
+/// One row, cold cache: args compute (0 f32, 1 bf16, 2 int8), tokens, threads.
 void decode(benchmark::State& state) {
   const auto tokens = static_cast<std::size_t>(state.range(1));
   ThreadPool pool(static_cast<unsigned>(state.range(2)));
@@ -128,7 +129,7 @@ void against_peak(benchmark::State& state, ThreadPool& pool, double flop, F fn) 
     else if (timer.clean())
       rate.push_back(flop / seconds / 1e9);
   }
-  state.counters["GFLOP/s"] = median(rate);
+  state.counters["Gop/s"] = median(rate);
   state.counters["peak"] = peak;
   state.counters["share"] = median(rate) / peak;
   state.counters["kept"] = static_cast<double>(rate.size());
@@ -158,16 +159,17 @@ void vision(benchmark::State& state) {
                [&] { attention_vision(qkv.data(), patches, kVisionHeads, kVisionDim, y, pool); });
 }
 
-void shapes(benchmark::internal::Benchmark* b, std::initializer_list<std::int64_t> sizes) {
-  b->ArgNames({"bf16", "tokens", "threads"})->UseManualTime()->Unit(benchmark::kMicrosecond);
-  for (const std::int64_t bf16 : {1, 0})
+void shapes(benchmark::internal::Benchmark* b, std::initializer_list<std::int64_t> computes,
+            std::initializer_list<std::int64_t> sizes) {
+  b->ArgNames({"compute", "tokens", "threads"})->UseManualTime()->Unit(benchmark::kMicrosecond);
+  for (const std::int64_t compute : computes)
     for (const std::int64_t size : sizes)
-      for (const std::int64_t threads : {1, 2}) b->Args({bf16, size, threads});
+      for (const std::int64_t threads : {1, 2}) b->Args({compute, size, threads});
 }
 
-BENCHMARK(decode)->Apply([](auto* b) { shapes(b, {1024, 32768}); });
-BENCHMARK(prefill)->Apply([](auto* b) { shapes(b, {512, 8192}); });
-BENCHMARK(vision)->Apply([](auto* b) { shapes(b, {1296}); });
+BENCHMARK(decode)->Apply([](auto* b) { shapes(b, {2, 1, 0}, {1024, 32768}); });
+BENCHMARK(prefill)->Apply([](auto* b) { shapes(b, {2, 1, 0}, {512, 8192}); });
+BENCHMARK(vision)->Apply([](auto* b) { shapes(b, {1, 0}, {1296, 5184}); });
 
 }  // namespace
 }  // namespace moesaic

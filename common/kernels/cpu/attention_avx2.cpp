@@ -140,6 +140,10 @@ MOESAIC_AVX2 void softmax(const Softmax& x) {
 
 }  // namespace
 
-const Level kAvx2 = {dots_f32, dots_bf16, softmax, false};
+const Level kAvx2 = {.dots_f32 = dots_f32,
+                     .dots_bf16 = dots_bf16,
+                     .softmax = softmax,
+                     .int8_step = int8_step_avx2,
+                     .integer = &cpu::kIntegerAvx2};
 
 }  // namespace moesaic::attention_detail

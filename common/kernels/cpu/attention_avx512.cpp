@@ -158,6 +158,10 @@ MOESAIC_AVX512 void softmax_avx512(const Softmax& x) {
   }
 }
 
-const Level kAvx512 = {dots_f32_avx512, dots_bf16, softmax_avx512, false};
+const Level kAvx512 = {.dots_f32 = dots_f32_avx512,
+                       .dots_bf16 = dots_bf16,
+                       .softmax = softmax_avx512,
+                       .int8_step = int8_step_avx512,
+                       .integer = &cpu::kIntegerAvx512};
 
 }  // namespace moesaic::attention_detail

@@ -64,6 +64,11 @@ void dots_pairs(const Dots& x) {
 
 }  // namespace
 
-const Level kAvx512Bf16 = {dots_f32_avx512, dots_pairs, softmax_avx512, true};
+const Level kAvx512Bf16 = {.dots_f32 = dots_f32_avx512,
+                           .dots_bf16 = dots_pairs,
+                           .softmax = softmax_avx512,
+                           .packed = true,
+                           .int8_step = int8_step_avx512,
+                           .integer = &cpu::kIntegerAvx512};
 
 }  // namespace moesaic::attention_detail

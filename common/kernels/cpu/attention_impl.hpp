@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "common/kernels/attention.hpp"
+#include "common/kernels/cpu/integer_level.hpp"
 
 // What one instruction-set level provides for attention, and the page recurrence that drives it.
 namespace moesaic::attention_detail {
@@ -64,12 +65,60 @@ struct Softmax {
 };
 using SoftmaxFn = void (*)(const Softmax&);
 
+/// Scale of a unit's int8 query and 128 times the sum of its values: what keys stored as
+/// value + 128 add to a product.
+struct Int8Query {
+  float scale = 0;
+  std::int32_t offset = 0;
+};
+
+/// One int8 page of 64 tokens for some units:
+///   S_t = float(q . k_t) * (qs * ks_t);   if max S_t > m:  l, o *= exp(m - max), m = max
+///   p_t = exp(S_t - m), 0 for t a unit may not see;   l[t % 16] += p_t, ascending
+///   pm = max(1e-30, max of p_t * vs_t);   P_t = round_even(p_t * vs_t * (255 / pm)) as u8
+///   o_d = fma(float(sum of P_t * V_td), pm / 255, o_d)
+/// A NaN among the p_t * vs_t makes pm NaN, so maxima of these go by their bits, which are those of
+/// values >= 0.
+struct Int8Step {
+  const std::byte* page = nullptr;
+  const std::byte* next = nullptr;  ///< a page to prefetch meanwhile, or null
+  std::size_t dim = 0;
+  std::size_t units = 0;
+  const std::int8_t* q = nullptr;  ///< [units][dim]
+  const Int8Query* query = nullptr;
+  const std::size_t* visible = nullptr;  ///< [units]: tokens each unit may see
+  std::size_t first = 0;                 ///< position of the page's first token
+  float* m = nullptr;
+  float* l = nullptr;  ///< [units][16]
+  float* o = nullptr;  ///< [units][dim]
+
+  const std::byte* values() const { return page + kPageTokens * dim; }
+  const float* key_scales() const {
+    return reinterpret_cast<const float*>(page + 2 * kPageTokens * dim);
+  }
+  const float* value_scales() const { return key_scales() + kPageTokens; }
+  /// Tokens of the page that unit u sees.
+  std::size_t seen(std::size_t u) const {
+    const std::size_t v = visible[u] > first ? visible[u] - first : 0;
+    return v < kPageTokens ? v : kPageTokens;
+  }
+};
+using Int8StepFn = void (*)(const Int8Step&);
+
 struct Level {
   DotsFn dots_f32 = nullptr;
   DotsFn dots_bf16 = nullptr;
   SoftmaxFn softmax = nullptr;
   bool packed = false;  ///< bf16 dots read a as Bf16 pairs
+  Int8StepFn int8_step = nullptr;
+  /// Most units of an int8 step: as many as share a key in registers (tile instructions want 32).
+  std::size_t int8_units = kTileUnits;
+  const cpu::IntegerLevel* integer = nullptr;
 };
+
+void int8_step_scalar(const Int8Step& x);
+void int8_step_avx2(const Int8Step& x);
+void int8_step_avx512(const Int8Step& x);
 
 extern const Level kScalar;
 extern const Level kAvx2;
@@ -80,8 +129,9 @@ const Level& level_for(Isa isa);
 void dots_f32_avx512(const Dots& x);
 void softmax_avx512(const Softmax& x);
 
-/// Where things stand in a page of `tokens` tokens: keys [tokens / 64][D / (1 or 2)][64][1 or 2],
-/// then values (f32 [tokens][D]; bf16 parts of 64 d, each [tokens / 2][width][2]).
+/// Where things stand in a page of `tokens` tokens: keys [tokens / 64][D / n][64][n], n = 1, 2 or 4
+/// for f32, bf16 and int8, then values (f32 [tokens][D]; otherwise parts of 64 d, each
+/// [tokens / n][width][n]), then for int8 the scales of keys and of values, f32 [tokens] each.
 struct PageLayout {
   Compute kv = Compute::kBf16;
   std::size_t dim = 0;  ///< D, a multiple of 16
@@ -89,7 +139,10 @@ struct PageLayout {
 
   std::size_t elem() const { return operand_bytes(kv); }
   std::size_t values_offset() const { return tokens * dim * elem(); }
-  std::size_t bytes() const { return 2 * values_offset(); }
+  std::size_t scales_offset() const { return 2 * values_offset(); }
+  std::size_t bytes() const {
+    return scales_offset() + (kv == Compute::kInt ? 2 * tokens * sizeof(float) : 0);
+  }
   std::size_t part_width(std::size_t d0) const { return dim - d0 < kRun ? dim - d0 : kRun; }
 };
 
@@ -118,7 +171,8 @@ struct PageRun {
   std::size_t last_page = 0;
   std::size_t known_pages = 0;  ///< entries of `pages`; those after last_page are only prefetched
   std::size_t units = 0;
-  const std::byte* q = nullptr;          ///< [units][D], f32 or Bf16 as the level reads it
+  const std::byte* q = nullptr;          ///< [units][D], f32, Bf16 or int8 as the level reads it
+  const Int8Query* query = nullptr;      ///< [units] for int8
   const std::size_t* visible = nullptr;  ///< [units], ascending: tokens each unit may see
   State state;
   std::byte* scratch = nullptr;  ///< scratch_bytes(layout), 64-byte aligned
@@ -130,6 +184,11 @@ void run_pages(const Level& level, const PageRun& run);
 /// zeros, in the form that the level reads.
 void prepare_query(const Level& level, const PageLayout& layout, const float* q,
                    std::size_t head_dim, std::byte* out);
+
+/// The same for int8 pages: absmax / 127 is the scale of the whole vector.
+/// @param scaled [head_dim] scratch
+void prepare_int8_query(const Level& level, const PageLayout& layout, const float* q,
+                        std::size_t head_dim, float* scaled, std::int8_t* out, Int8Query& query);
 
 /// Adds a later state of one unit to `into`: both are rescaled to the larger maximum,
 /// l = l r + l' r', o = o r + o' r'.

@@ -4,9 +4,11 @@
 #include <cassert>
 #include <cmath>
 #include <cstring>
+#include <vector>
 
 #include "common/kernels/cpu/attention_impl.hpp"
 #include "common/kernels/elementwise.hpp"
+#include "common/kernels/quantize_rows.hpp"
 
 namespace moesaic::attention_detail {
 namespace {
@@ -120,11 +122,60 @@ struct Tile {
   }
 };
 
+void store_int8(const PageLayout& layout, std::byte* page, std::size_t token, const float* k,
+                const float* v, std::size_t head_dim) {
+  const std::size_t dim = layout.dim;
+  thread_local std::vector<std::int8_t> vectors;
+  vectors.resize(2 * dim);
+  std::int8_t* const key = vectors.data();
+  std::int8_t* const value = key + dim;
+  auto* scales = reinterpret_cast<float*>(page + layout.scales_offset()) + token;
+  quantize_row(k, head_dim, dim, dim, key, scales);
+  quantize_row(v, head_dim, dim, dim, value, scales + kPageTokens);
+  for (std::size_t d = 0; d < dim; d += 4) {
+    std::uint32_t four;
+    std::memcpy(&four, key + d, sizeof four);
+    four ^= 0x80808080U;  // + 128
+    std::memcpy(page + (d * kPageTokens) + token * 4, &four, sizeof four);
+  }
+  auto* values = reinterpret_cast<std::int8_t*>(page + layout.values_offset());
+  for (std::size_t d0 = 0; d0 < dim; d0 += kRun) {
+    const std::size_t width = layout.part_width(d0);
+    std::int8_t* at = values + d0 * kPageTokens + token / 4 * width * 4 + token % 4;
+    for (std::size_t d = 0; d < width; ++d) at[4 * d] = value[d0 + d];
+  }
+}
+
+void run_int8_pages(const Level& level, const PageRun& run) {
+  const std::size_t dim = run.layout.dim;
+  for (std::size_t p = run.first_page; p < run.last_page; ++p) {
+    const std::size_t first = p * kPageTokens;
+    for (std::size_t u = 0; u < run.units; u += level.int8_units) {
+      const std::size_t units = std::min(level.int8_units, run.units - u);
+      if (run.visible[u + units - 1] <= first) continue;
+      Int8Step step;
+      step.page = run.pages[p];
+      if (u + units == run.units && p + 1 < run.known_pages) step.next = run.pages[p + 1];
+      step.dim = dim;
+      step.units = units;
+      step.q = reinterpret_cast<const std::int8_t*>(run.q) + u * dim;
+      step.query = run.query + u;
+      step.visible = run.visible + u;
+      step.first = first;
+      step.m = run.state.m + u;
+      step.l = run.state.l + u * 16;
+      step.o = run.state.o + u * dim;
+      level.int8_step(step);
+    }
+  }
+}
+
 }  // namespace
 
 void store_kv(const PageLayout& layout, std::byte* page, std::size_t token, const float* k,
               const float* v, std::size_t head_dim) {
   assert(token < layout.tokens && head_dim <= layout.dim && head_dim % 2 == 0);
+  if (layout.kv == Compute::kInt) return store_int8(layout, page, token, k, v, head_dim);
   const std::size_t dim = layout.dim;
   std::byte* const keys = page + token / kRun * kRun * dim * layout.elem();
   std::byte* const values = page + layout.values_offset();
@@ -163,6 +214,7 @@ void run_pages(const Level& level, const PageRun& run) {
   std::fill_n(run.state.m, run.units, kMasked);
   std::fill_n(run.state.l, run.units * 16, 0.0F);
   std::fill_n(run.state.o, run.units * layout.dim, 0.0F);
+  if (layout.kv == Compute::kInt) return run_int8_pages(level, run);
   std::byte* const clean = run.scratch + scratch_bytes(layout) - layout.values_offset();
   const FlushDenormals flush(layout.kv == Compute::kBf16);
   for (std::size_t p = run.first_page; p < run.last_page; ++p) {
@@ -197,6 +249,16 @@ void prepare_query(const Level& level, const PageLayout& layout, const float* q,
     for (std::size_t d = 0; d < head_dim; ++d) f32[d] = round_to_bf16(q[d] * scale);
   }
   std::fill(f32 + head_dim, f32 + layout.dim, 0.0F);
+}
+
+void prepare_int8_query(const Level& level, const PageLayout& layout, const float* q,
+                        std::size_t head_dim, float* scaled, std::int8_t* out, Int8Query& query) {
+  const float scale = 1.0F / std::sqrt(static_cast<float>(head_dim));
+  for (std::size_t d = 0; d < head_dim; ++d) scaled[d] = q[d] * scale;
+  level.integer->quantize(scaled, head_dim, layout.dim, layout.dim, out, &query.scale);
+  std::int32_t sum = 0;
+  for (std::size_t d = 0; d < layout.dim; ++d) sum += out[d];
+  query.offset = 128 * sum;
 }
 
 void merge_state(const State& into, const State& from, std::size_t unit, std::size_t dim) {

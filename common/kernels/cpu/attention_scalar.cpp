@@ -61,6 +61,10 @@ void softmax(const Softmax& x) {
 
 }  // namespace
 
-const Level kScalar = {dots_f32, dots_bf16, softmax, false};
+const Level kScalar = {.dots_f32 = dots_f32,
+                       .dots_bf16 = dots_bf16,
+                       .softmax = softmax,
+                       .int8_step = int8_step_scalar,
+                       .integer = &cpu::kIntegerScalar};
 
 }  // namespace moesaic::attention_detail

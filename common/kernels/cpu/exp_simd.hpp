@@ -73,6 +73,21 @@ inline float silu1(float g) { return g / (1.0f + exp1(-g)); }
   return _mm512_mul_ps(p, _mm512_castsi512_ps(power));
 }
 
+/// exp16 for x <= 0 (and NaN), the same bits in fewer instructions: 2^n comes by vscalefps, which
+/// is exact here, as no result is denormal.
+[[gnu::target("avx512f"), gnu::always_inline]] inline __m512 exp16_nonpositive(__m512 x) {
+  const __m512 t =
+      _mm512_max_ps(_mm512_set1_ps(-kExpLimit), _mm512_mul_ps(x, _mm512_set1_ps(kLog2E)));
+  const __m512 n = _mm512_roundscale_ps(t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const __m512 f = _mm512_sub_ps(t, n);
+  __m512 p = _mm512_fmadd_ps(_mm512_set1_ps(kExp2Poly[0]), f, _mm512_set1_ps(kExp2Poly[1]));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(kExp2Poly[2]));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(kExp2Poly[3]));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(kExp2Poly[4]));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(kExp2Poly[5]));
+  return _mm512_scalef_ps(p, n);
+}
+
 [[gnu::target("avx512f"), gnu::always_inline]] inline __m512 silu16(__m512 g) {
   const __m512i sign = _mm512_set1_epi32(INT32_MIN);
   const __m512 negated = _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(g), sign));

@@ -21,6 +21,23 @@ TEST(CeilingsTest, WiderLevelsHaveHigherPeaks) {
   }
 }
 
+TEST(CeilingsTest, IntegerPeaksGrowWithTheLanes) {
+  ThreadPool pool(1);
+  double scalar = 0, avx2 = 0;
+  for (const auto isa : available_isas()) {
+    const double peak = measure_peak_gops(isa, Compute::kInt, pool);
+    EXPECT_TRUE(std::isfinite(peak));
+    if (isa == Isa::kScalar) scalar = peak;
+    if (isa == Isa::kAvx2) {
+      avx2 = peak;
+      EXPECT_GT(avx2, 2 * scalar);
+    }
+    if (isa >= Isa::kAvx512) {
+      EXPECT_GT(peak, 2 * avx2) << isa_name(isa);
+    }
+  }
+}
+
 TEST(CeilingsTest, ReadBandwidthIsPositiveAndFinite) {
   ThreadPool pool(2);
   const double gbs = measure_read_gbs(pool, std::size_t{32} << 20);

@@ -221,14 +221,10 @@ TEST_P(IntegerLinearTest, IsCloseToTheReference) {
   for (std::size_t i = 0; i < want.size(); ++i) EXPECT_NEAR(got[i], want[i], 2e-6 * largest) << i;
 }
 
-TEST(StreamProbeTest, ChoosesForMuchWeightAndLeavesLittleAlone) {
-  const auto w = random_integer_matrix(WeightFormat::kW4r, 1024, 2560, 1);
+TEST(StreamProbeTest, SetsWhatItChose) {
   ThreadPool pool(1);
   const auto before = cpu::streams();
-  EXPECT_EQ(tune_streams(std::vector<PackedMatrix>(10, w), pool).gbs, 0);
-  EXPECT_EQ(cpu::streams().panels, before.panels);
-  const auto chosen =
-      tune_streams(std::vector<PackedMatrix>(50, w), pool);  // 70 MB if they were 50
+  const auto chosen = tune_streams(pool);
   EXPECT_GT(chosen.gbs, 0.1);
   EXPECT_EQ(cpu::streams().panels, chosen.panels);
   EXPECT_EQ(cpu::streams().ahead, chosen.ahead);
