@@ -5,6 +5,7 @@
 #include "common/base/progress_line.hpp"
 #include "common/engine/expert_geometry.hpp"
 #include "common/engine/expert_loading.hpp"
+#include "common/kernels/stream_probe.hpp"
 #include "common/model/weight_list.hpp"
 
 namespace moesaic {
@@ -72,7 +73,10 @@ Result<OpenedModel> open_model(const ModelOptions& options) {
       MOESAIC_TRY(opened.pack, Pack::open(options.model, opened.config));
     }
   }
-  if (opened.pack) return opened;
+  if (opened.pack) {
+    if (opened.compute == Compute::kInt) tune_streams(*opened.pool);
+    return opened;
+  }
   if (synthetic) {
     opened.source = synthetic_weights(opened.config, opened.pool->size());
   } else {
@@ -122,6 +126,7 @@ Result<LoadedModel> load_model(const ModelOptions& options) {
   loaded.compute = opened.compute;
   loaded.vision_compute = opened.vision_compute;
   loaded.pool = opened.pool;
+  loaded.pack = opened.pack;
   // Refused now with the numbers, rather than ended by the system half-way.
   if (const auto needed = opened.pack ? opened.pack->bytes() : weight_bytes(loaded.config),
       available = available_memory();

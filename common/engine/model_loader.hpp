@@ -40,6 +40,7 @@ struct LoadedModel {
   std::shared_ptr<const RouterWeights> gates;
   std::vector<std::shared_ptr<const ExpertTable>> experts;  ///< one per shard
   std::shared_ptr<const VisionWeights> vision;              ///< null if not asked for
+  std::shared_ptr<const Pack> pack;                         ///< null: a checkpoint
 };
 
 /// A model whose weights can be read but are not yet: for services that hold a part of them.

@@ -3,51 +3,52 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cstring>
 #include <vector>
 
 #include "common/kernels/cpu/integer_level.hpp"
 #include "common/kernels/linear.hpp"
+#include "common/kernels/packed_matrix.hpp"
 
 namespace moesaic {
 namespace {
 
-constexpr std::size_t kLeastBytes = std::size_t{64} << 20;
+constexpr std::size_t kAreaBytes = std::size_t{192} << 20;
 /// Read at a time for one choice.
 constexpr std::size_t kPassBytes = std::size_t{8} << 20;
 constexpr std::size_t kPasses = 5;
+constexpr std::size_t kRows = 1024, kCols = 2560;
 
-/// Products with the matrices, one after the other, round and round.
+/// Products with matrices side by side in an area, one after the other, round and round.
 class Reader {
  public:
-  Reader(std::span<const PackedMatrix> matrices, ThreadPool& pool)
-      : matrices_(matrices), pool_(pool) {
-    for (const auto& w : matrices) {
-      most_cols_ = std::max(most_cols_, w.cols);
-      most_rows_ = std::max(most_rows_, w.rows);
-    }
-    x_.assign(most_cols_, 1.0F);
-    y_.resize(most_rows_);
+  explicit Reader(ThreadPool& pool) : pool_(pool), area_(kAreaBytes), x_(kCols, 1.0F), y_(kRows) {
+    matrix_.format = WeightFormat::kW4r;
+    matrix_.rows = kRows;
+    matrix_.cols = kCols;
+    std::memset(area_.data(), 1, area_.size());  // pages of its own, not the one of zeros
   }
 
   /// @return bytes a second
   double read() {
-    std::size_t bytes = 0;
+    const Operand x{Compute::kF32, x_.data(), 1, kCols, kCols};
+    const std::size_t bytes = matrix_.bytes(), matrices = area_.size() / bytes;
+    std::size_t read = 0;
     const auto begun = std::chrono::steady_clock::now();
-    while (bytes < kPassBytes) {
-      const auto& w = matrices_[next_++ % matrices_.size()];
-      const Operand x{Compute::kF32, x_.data(), 1, w.cols, w.cols};
-      linear(w, x, y_.data(), w.rows, nullptr, pool_);
-      bytes += w.bytes();
+    for (; read < kPassBytes; read += bytes) {
+      matrix_.data = area_.data() + next_++ % matrices * bytes;
+      linear(matrix_, x, y_.data(), kRows, nullptr, pool_);
     }
     const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - begun;
-    return static_cast<double>(bytes) / spent.count();
+    return static_cast<double>(read) / spent.count();
   }
 
  private:
-  std::span<const PackedMatrix> matrices_;
   ThreadPool& pool_;
-  std::size_t most_cols_ = 0, most_rows_ = 0, next_ = 0;
+  AlignedBuffer area_;
+  PackedMatrix matrix_;
   std::vector<float> x_, y_;
+  std::size_t next_ = 0;
 };
 
 double median(std::array<double, kPasses> values) {
@@ -57,13 +58,8 @@ double median(std::array<double, kPasses> values) {
 
 }  // namespace
 
-StreamChoice tune_streams(std::span<const PackedMatrix> matrices, ThreadPool& pool) {
-  std::size_t bytes = 0;
-  for (const auto& w : matrices) bytes += w.bytes();
-  const auto before = cpu::streams();
-  if (bytes < kLeastBytes) return {before.panels, before.ahead, 0};
-
-  Reader reader(matrices, pool);
+StreamChoice tune_streams(ThreadPool& pool) {
+  Reader reader(pool);
   struct Candidate {
     cpu::Streams streams;
     std::array<double, kPasses> rates;

@@ -1,10 +1,8 @@
 #pragma once
 
 #include <cstddef>
-#include <span>
 
 #include "common/base/thread_pool.hpp"
-#include "common/kernels/packed_matrix.hpp"
 
 namespace moesaic {
 
@@ -16,10 +14,8 @@ struct StreamChoice {
 };
 
 /// Finds out how this machine reads weights fastest, {1, 2, 4} panels side by side x {1088, 2176,
-/// 4352, 6528} bytes ahead, and sets it for the process. No bit depends on it. Takes some 20 ms.
-/// @param matrices of integer formats, in memory already; read in turn, so that they come from
-/// memory and not from a cache. Less than 64 MiB of them (a small model): nothing is measured or
-/// changed, and `gbs` is 0.
-StreamChoice tune_streams(std::span<const PackedMatrix> matrices, ThreadPool& pool);
+/// 4352, 6528} bytes ahead, over memory of its own that no cache holds, and sets it for the
+/// process. No bit depends on it. Takes about 0.1 s and, for that long, 192 MiB.
+StreamChoice tune_streams(ThreadPool& pool);
 
 }  // namespace moesaic

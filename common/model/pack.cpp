@@ -16,7 +16,7 @@ constexpr std::size_t kLargestManifest = std::size_t{16} << 20;
 /// Takes tensors from a file, remembering the first error and what was taken.
 class Taker {
  public:
-  explicit Taker(const PackFile& file) : file_(file) {}
+  Taker(const PackFile& file, PackWarmer* warmer) : file_(file), warmer_(warmer) {}
 
   void matrix(const std::string& name, PackedMatrix& w, std::size_t rows, std::size_t cols,
               bool gate_up) {
@@ -28,7 +28,7 @@ class Taker {
   /// Maps and reads everything taken since the last call.
   Result<void> finish(ThreadPool& pool, const PackProgress& progress) {
     if (error_) return tl::make_unexpected(std::move(*error_));
-    file_.populate(entries_, pool, progress);
+    file_.populate(entries_, pool, warmer_, progress);
     entries_.clear();
     return {};
   }
@@ -45,6 +45,7 @@ class Taker {
   }
 
   const PackFile& file_;
+  PackWarmer* warmer_;
   std::vector<const PackEntry*> entries_;
   std::optional<Error> error_;
 };
@@ -123,7 +124,7 @@ WeightFormat Pack::expert_format(std::uint32_t layer, Modality modality) const {
 
 Result<DecoderWeights> Pack::decoder(ThreadPool& pool, const LoadProgress& progress) const {
   MOESAIC_TRY(const auto source, file("decoder.pack"));
-  Taker taker(*source);
+  Taker taker(*source, &warmer_);
   DecoderWeights weights;
   const std::size_t vocab = config_.vocab_size, hidden = config_.hidden;
   taker.matrix("embedding", weights.embedding, vocab, hidden, false);
@@ -139,7 +140,7 @@ Result<DecoderWeights> Pack::decoder(ThreadPool& pool, const LoadProgress& progr
 
 Result<RouterWeights> Pack::routers() const {
   MOESAIC_TRY(const auto source, file("routers.pack"));
-  Taker taker(*source);
+  Taker taker(*source, &warmer_);
   RouterWeights weights;
   weights.layers.resize(config_.layers);
   weights.expert_format.assign(expert_format_.begin(), expert_format_.begin() + config_.layers);
@@ -175,7 +176,7 @@ Result<ExpertWeights> Pack::experts(const ExpertFilter& held, ThreadPool& pool,
           if (!held(layer, modality, e)) continue;
           if (!taker) {
             MOESAIC_TRY(source, file(pack_layout::expert_file(modality, first)));
-            taker.emplace(*source);
+            taker.emplace(*source, &warmer_);
           }
           auto& expert = weights.layers[layer][m][e];
           pack_layout::visit_ffn(pack_layout::expert_name(layer, modality, e),
@@ -195,7 +196,7 @@ Result<ExpertWeights> Pack::experts(const ExpertFilter& held, ThreadPool& pool,
 
 Result<VisionWeights> Pack::vision(ThreadPool& pool, const LoadProgress& progress) const {
   MOESAIC_TRY(const auto source, file("vision.pack"));
-  Taker taker(*source);
+  Taker taker(*source, &warmer_);
   VisionWeights weights;
   pack_layout::VisionVisit(config_, taker).all(weights);
   MOESAIC_CHECK(taker.finish(pool, part_of(progress, 0, "vision tower")));

@@ -35,13 +35,17 @@ class Pack {
   Compute compute() const { return compute_; }
   WeightFormat expert_format(std::uint32_t layer, Modality modality) const;
 
-  /// Each maps and populates what it returns.
+  /// Each maps and populates what it returns; pages are touched in the background as long as this
+  /// lives.
   [[nodiscard]] Result<DecoderWeights> decoder(ThreadPool& pool,
                                                const LoadProgress& progress) const;
   [[nodiscard]] Result<RouterWeights> routers() const;
   [[nodiscard]] Result<ExpertWeights> experts(const ExpertFilter& held, ThreadPool& pool,
                                               const LoadProgress& progress) const;
   [[nodiscard]] Result<VisionWeights> vision(ThreadPool& pool, const LoadProgress& progress) const;
+
+  /// Until that is done.
+  void wait_warm() const { warmer_.wait(); }
 
   /// Bytes of all files.
   std::uint64_t bytes() const { return bytes_; }
@@ -60,6 +64,7 @@ class Pack {
   std::vector<std::array<WeightFormat, kModalities>> expert_format_;
   mutable std::mutex mutex_;
   mutable std::map<std::string, std::shared_ptr<const PackFile>> open_;
+  mutable PackWarmer warmer_;
 };
 
 /// What `write_pack` is to do.

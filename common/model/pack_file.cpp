@@ -25,7 +25,7 @@ constexpr std::uint32_t kByteOrder = 0x01020304;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 constexpr std::size_t kLargestIndex = std::size_t{64} << 20;
 /// Read and mapped by one thread at a time.
-constexpr std::size_t kPiece = std::size_t{16} << 20;
+constexpr std::size_t kPiece = std::size_t{64} << 20;
 /// Linux 5.14; the headers of Debian 12 may lack it.
 constexpr int kMadvPopulateRead = 22;
 
@@ -322,7 +322,7 @@ Result<std::vector<float>> PackFile::values(const std::string& name, std::uint64
 }
 
 void PackFile::populate(std::span<const PackEntry* const> entries, ThreadPool& pool,
-                        const PackProgress& progress) const {
+                        PackWarmer* warmer, const PackProgress& progress) const {
   // Neighbours become one range, cut into pieces.
   struct Range {
     std::uint64_t first, last;
@@ -342,21 +342,16 @@ void PackFile::populate(std::span<const PackEntry* const> entries, ThreadPool& p
   std::mutex mutex;
   pool.parallel_for(pieces.size(), [&](std::size_t i) {
     const auto [first, last] = pieces[i];
-    // Ask for what comes after, too: the disk works while pages are mapped.
-    if (i + pool.size() < pieces.size()) {
-      const auto& next = pieces[i + pool.size()];
-      ::readahead(fd_, static_cast<off64_t>(next.first), next.last - next.first);
-    }
+    // An older kernel refuses; its pages come when they are touched.
     ::madvise(data_ + first, last - first, kMadvPopulateRead);
-    std::uint8_t sum = 0;
-    for (auto at = first; at < last; at += kPackAlign)
-      sum = static_cast<std::uint8_t>(sum ^ std::to_integer<std::uint8_t>(data_[at]));
-    asm volatile("" : : "r"(sum));
     done += last - first;
     if (!progress) return;
     const std::lock_guard lock(mutex);
     progress(done, total);
   });
+  if (warmer == nullptr) return;
+  for (const auto& [first, last] : pieces)
+    warmer->add(shared_from_this(), data_ + first, last - first);
 }
 
 Result<void> PackFile::verify(const PackEntry& entry) const {

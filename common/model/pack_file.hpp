@@ -13,6 +13,7 @@
 #include "common/base/result.hpp"
 #include "common/base/thread_pool.hpp"
 #include "common/kernels/packed_matrix.hpp"
+#include "common/model/pack_warmer.hpp"
 
 namespace moesaic {
 
@@ -88,10 +89,11 @@ class PackFile : public std::enable_shared_from_this<PackFile> {
   [[nodiscard]] Result<std::vector<float>> values(const std::string& name,
                                                   std::uint64_t count) const;
 
-  /// Reads and maps the given tensors, in large pieces, by all threads of the pool, and touches
-  /// each page, so that the first request does not wait for the disk.
+  /// Reads and maps the given tensors, in large pieces, by all threads of the pool, so that no
+  /// request waits for the disk.
   /// @param entries in file order
-  void populate(std::span<const PackEntry* const> entries, ThreadPool& pool,
+  /// @param warmer  null, or who touches the pages afterwards
+  void populate(std::span<const PackEntry* const> entries, ThreadPool& pool, PackWarmer* warmer,
                 const PackProgress& progress) const;
   /// Compares a tensor with its SHA-256. @errors kCorrupt
   [[nodiscard]] Result<void> verify(const PackEntry& entry) const;

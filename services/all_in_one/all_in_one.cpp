@@ -22,6 +22,7 @@ Result<void> AllInOne::open(const Settings& settings) {
   auto options = model_options(settings);
   options.shards = std::max<std::size_t>(shards, 1);
   MOESAIC_TRY(auto model, load_model(options));
+  pack_ = model.pack;
   MOESAIC_TRY(auto gateway, load_gateway_model(settings, options.model, default_font()));
 
   MOESAIC_TRY(exporter_, TraceExporter::start(trace_config(settings, "moesaic", "serve")));

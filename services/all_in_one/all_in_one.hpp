@@ -38,6 +38,7 @@ class AllInOne final : public RunningService {
   std::unique_ptr<Cluster> cluster_;
   GatewayActor gateway_;
   GatewayFront front_;
+  std::shared_ptr<const Pack> pack_;  ///< warms its pages as long as it lives
   std::string banner_;
 };
 

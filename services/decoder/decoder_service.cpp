@@ -34,6 +34,7 @@ Result<void> DecoderService::load(const Settings& settings) {
   prober_ = std::make_unique<ShardProber>(std::move(probing), node_->identity().host);
 
   MOESAIC_TRY(const auto model, open_model(options));
+  pack_ = model.pack;
   MOESAIC_TRY(auto engine, open_engine(settings, model));
   actors_ = std::make_unique<ActorRuntime>();
   const auto owned = std::make_shared<std::unique_ptr<Engine>>(std::move(engine));

@@ -32,6 +32,7 @@ class DecoderService final : public RunningService {
 
   std::string banner_;
   std::chrono::seconds drain_time_{};
+  std::shared_ptr<const Pack> pack_;  ///< warms its pages as long as it lives
   std::unique_ptr<Node> node_;
   std::shared_ptr<TopologySource> topology_ = std::make_shared<TopologySource>();
   std::unique_ptr<ShardProber> prober_;

@@ -29,6 +29,7 @@ Result<void> VisionEncoderService::load(const Settings& settings) {
   MOESAIC_CHECK(node_->listen(*endpoint, settings.items("transport.listen"), true));
 
   MOESAIC_TRY(const auto model, open_model(options));
+  pack_ = model.pack;
   MOESAIC_TRY(auto weights, model.vision());
   VisualPipelineParts parts;
   parts.config = model.config;

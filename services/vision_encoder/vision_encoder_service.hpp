@@ -7,6 +7,7 @@
 #include "actors/supervisor/node.hpp"
 #include "actors/supervisor/program.hpp"
 #include "actors/transport_bridge/service_ends.hpp"
+#include "common/model/pack.hpp"
 
 namespace moesaic {
 
@@ -25,6 +26,7 @@ class VisionEncoderService final : public RunningService {
 
   std::string banner_;
   std::chrono::seconds drain_time_{};
+  std::shared_ptr<const Pack> pack_;  ///< warms its pages as long as it lives
   std::unique_ptr<Node> node_;
   std::unique_ptr<ActorRuntime> actors_;
   VisionEncoderActor vision_;

@@ -135,6 +135,7 @@ Result<void> run(Options options) {
   const auto start = std::chrono::steady_clock::now();
   MOESAIC_TRY(const auto model, load_model(options.model));
   load.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (model.pack) model.pack->wait_warm();
   const bool show = ::isatty(STDERR_FILENO) != 0;
   MOESAIC_TRY(auto report, run_bench(model, load, options.bench, [show](const std::string& what) {
                 if (show) std::fprintf(stderr, "\r\033[K%s", what.c_str());
