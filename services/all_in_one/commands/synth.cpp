@@ -1,5 +1,8 @@
+#include <boost/json.hpp>
+
 #include "common/base/progress_line.hpp"
 #include "common/base/read_file.hpp"
+#include "common/base/write_file.hpp"
 #include "common/model/inspect.hpp"
 #include "common/model/pack.hpp"
 #include "common/model/synthetic_checkpoint.hpp"
@@ -17,9 +20,37 @@ struct Options {
   unsigned threads = 0;
 };
 
-/// A pack of synthetic weights, with the demo model's tokenizer and chat beside them.
-Result<void> write_synthetic_pack(const Options& options, const ModelConfig& config,
-                                  std::string_view text) {
+/// The configuration with the ids of special tokens that the demo model's tokenizer has.
+Result<std::string> with_demo_tokens(std::string_view text) try {
+  MOESAIC_TRY(const auto demo, read_file(demo_model_dir() / "config.json", kMaxConfigBytes));
+  const auto from = boost::json::parse(demo).as_object();
+  auto to = boost::json::parse(text).as_object();
+  for (const auto* key :
+       {"im_patch_id", "image_start_token_id", "image_end_token_id", "video_start_token_id",
+        "video_end_token_id", "max_text_id", "bos_token_id", "eos_token_id", "pad_token_id"})
+    if (const auto* id = from.if_contains(key)) to[key] = *id;
+  return boost::json::serialize(to);
+} catch (const std::exception& e) {
+  return fail(Errc::kCorrupt, e.what());
+}
+
+/// The demo model takes small pictures only; a model of full size takes them as published.
+Result<void> allow_large_pictures(const std::filesystem::path& file) try {
+  MOESAIC_TRY(const auto text, read_file(file, kMaxConfigBytes));
+  auto config = boost::json::parse(text).as_object();
+  for (const auto* key : {"min_pixels", "max_pixels", "image_min_pixels", "image_max_pixels",
+                          "video_min_pixels", "video_max_pixels"})
+    config.erase(key);
+  return write_file(file, boost::json::serialize(config) + "\n");
+} catch (const std::exception& e) {
+  return fail(Errc::kCorrupt, file.string() + ": " + e.what());
+}
+
+/// A pack of synthetic weights that can be served: with the demo model's tokenizer and chat beside
+/// them.
+Result<void> write_synthetic_pack(const Options& options, std::string_view given) {
+  MOESAIC_TRY(const auto text, with_demo_tokens(given));
+  MOESAIC_TRY(const auto config, parse_model_config(text, options.config));
   PackOptions pack;
   pack.policy = PackPolicy::uniform(*parse_format(options.format));
   pack.method = QuantMethod::kAbsmax;
@@ -29,14 +60,16 @@ Result<void> write_synthetic_pack(const Options& options, const ModelConfig& con
   // Each worker computes its own expert.
   const auto source = synthetic_weights(config, 1);
   ProgressLine line("writing");
-  return write_pack(config, text, *source, pack, options.output, pool,
-                    [&line](std::uint64_t bytes, const std::string& what) { line(bytes, what); });
+  MOESAIC_CHECK(
+      write_pack(config, text, *source, pack, options.output, pool,
+                 [&line](std::uint64_t bytes, const std::string& what) { line(bytes, what); }));
+  return allow_large_pictures(std::filesystem::path(options.output) / "preprocessor_config.json");
 }
 
 Result<void> run(const Options& options) {
   MOESAIC_TRY(const auto text, read_file(options.config, kMaxConfigBytes));
   MOESAIC_TRY(const auto config, parse_model_config(text, options.config));
-  if (options.format != "checkpoint") return write_synthetic_pack(options, config, text);
+  if (options.format != "checkpoint") return write_synthetic_pack(options, text);
   ProgressLine line("writing", inspect(config).total.bytes);
   return write_synthetic_checkpoint(
       config, text, options.output, static_cast<std::uint64_t>(options.shard_gb * 1e9),
