@@ -1,0 +1,253 @@
+#include "common/model/pack.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <fstream>
+
+#include "common/base/read_file.hpp"
+#include "tests/support/temp_dir.hpp"
+
+namespace moesaic {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+const fs::path kDemo = std::string(MOESAIC_SOURCE_DIR) + "/configs/models/ernie-vl-demo";
+
+PackOptions options_of(WeightFormat format) {
+  PackOptions options;
+  options.policy = PackPolicy::uniform(format);
+  options.source = "a test";
+  options.copy_from = kDemo;
+  return options;
+}
+
+class PackTest : public testing::Test {
+ protected:
+  Result<void> write(const PackOptions& options, const fs::path& dir) {
+    const auto text = read_file(kDemo / "config.json", 1 << 20);
+    return write_pack(config_, *text, *source_, options, dir, pool_, {});
+  }
+  std::shared_ptr<const Pack> open(const fs::path& dir) {
+    auto pack = Pack::open(dir, config_);
+    EXPECT_TRUE(pack) << pack.error().what;
+    return pack ? *pack : nullptr;
+  }
+  /// The error of using every part of a pack.
+  std::string error_of(const fs::path& dir) {
+    const auto pack = Pack::open(dir, config_);
+    if (!pack) return pack.error().what;
+    if (const auto d = (*pack)->decoder(pool_, {}); !d) return d.error().what;
+    if (const auto r = (*pack)->routers(); !r) return r.error().what;
+    if (const auto v = (*pack)->vision(pool_, {}); !v) return v.error().what;
+    const auto all = [](std::uint32_t, Modality, std::uint32_t) { return true; };
+    if (const auto e = (*pack)->experts(all, pool_, {}); !e) return e.error().what;
+    if (const auto v = (*pack)->verify(pool_, {}); !v) return v.error().what;
+    return "";
+  }
+  static void flip_byte(const fs::path& file, std::streamoff at) {
+    std::fstream f(file, std::ios::in | std::ios::out | std::ios::binary);
+    f.seekg(at);
+    const char old = static_cast<char>(f.get());
+    f.seekp(at);
+    f.put(static_cast<char>(old ^ 0x10));
+  }
+
+  test::TempDir temp_;
+  ModelConfig config_ = *load_model_config(kDemo);
+  std::shared_ptr<const WeightSource> source_ = *open_checkpoint(kDemo, config_);
+  ThreadPool pool_{2};
+};
+
+bool same(const PackedMatrix& a, const PackedMatrix& b) {
+  return a.format == b.format && a.rows == b.rows && a.cols == b.cols && a.gate_up == b.gate_up &&
+         std::memcmp(a.data, b.data, a.bytes()) == 0;
+}
+
+TEST_F(PackTest, ABf16PackHoldsTheCheckpointsMatrices) {
+  ASSERT_TRUE(write(options_of(WeightFormat::kBf16), temp_.path() / "p"));
+  const auto pack = open(temp_.path() / "p");
+  EXPECT_EQ(pack->compute(), Compute::kBf16);
+  const auto got = pack->decoder(pool_, {});
+  const auto want = load_decoder(config_, *source_, Compute::kBf16);
+  ASSERT_TRUE(got) << got.error().what;
+  EXPECT_TRUE(same(got->embedding, want->embedding));
+  EXPECT_EQ(got->final_norm, want->final_norm);
+  for (std::size_t l = 0; l < config_.layers; ++l) {
+    EXPECT_TRUE(same(got->layers[l].qkv, want->layers[l].qkv));
+    EXPECT_TRUE(same(got->layers[l].attn_out, want->layers[l].attn_out));
+    EXPECT_TRUE(same(got->layers[l].ffn.gate_up, want->layers[l].ffn.gate_up));
+    EXPECT_EQ(got->layers[l].post_norm, want->layers[l].post_norm);
+    EXPECT_EQ(got->layers[l].moe, want->layers[l].moe);
+  }
+  const auto vision = pack->vision(pool_, {});
+  const auto want_vision = load_vision(config_, *source_, Compute::kBf16);
+  ASSERT_TRUE(vision) << vision.error().what;
+  EXPECT_TRUE(same(vision->blocks.back().fc2.weight, want_vision->blocks.back().fc2.weight));
+  EXPECT_EQ(vision->temporal_norm.bias, want_vision->temporal_norm.bias);
+  EXPECT_TRUE(same(vision->mlp.weight, want_vision->mlp.weight));
+  const auto routers = pack->routers();
+  const auto want_routers = load_routers(config_, *source_);
+  EXPECT_EQ(routers->layers.back()[1].weight, want_routers->layers.back()[1].weight);
+}
+
+TEST_F(PackTest, AShardMapsTheExpertsItHoldsOnly) {
+  ASSERT_TRUE(write(options_of(WeightFormat::kW4r), temp_.path() / "p"));
+  const auto pack = open(temp_.path() / "p");
+  EXPECT_EQ(pack->compute(), Compute::kInt);
+  // The files of other groups may even be missing.
+  fs::remove(temp_.path() / "p" / "experts-text-08.pack");
+  fs::remove(temp_.path() / "p" / "experts-vision-00.pack");
+  const auto held = [](std::uint32_t layer, Modality m, std::uint32_t e) {
+    return m == Modality::kText && e < 8 && layer != 2;
+  };
+  const auto got = pack->experts(held, pool_, {});
+  ASSERT_TRUE(got) << got.error().what;
+  for (std::uint32_t l = 0; l < config_.layers; ++l)
+    for (std::uint32_t e = 0; e < got->layers[l][0].size(); ++e)
+      EXPECT_EQ(got->layers[l][0][e].gate_up.data != nullptr, held(l, Modality::kText, e));
+  const auto all = [](std::uint32_t, Modality, std::uint32_t) { return true; };
+  const auto missing = pack->experts(all, pool_, {});
+  ASSERT_FALSE(missing);
+  EXPECT_THAT(missing.error().what, HasSubstr("experts-text-08.pack"));
+}
+
+TEST_F(PackTest, WhatWasInterruptedGoesOnAndGivesTheSameBytes) {
+  const auto options = options_of(WeightFormat::kW4r);
+  ASSERT_TRUE(write(options, temp_.path() / "whole"));
+  ASSERT_TRUE(write(options, temp_.path() / "cut"));
+  // As a killed run leaves it: no manifest, the settings, some files, one half-written.
+  const auto cut = temp_.path() / "cut";
+  fs::remove(cut / "manifest.json");
+  fs::remove(cut / "experts-text-08.pack");
+  fs::remove(cut / "experts-vision-08.pack");
+  std::ofstream(cut / "experts-text-08.pack.tmp") << "half";
+  {
+    // The settings are what an interrupted run of the same options writes first.
+    test::TempDir other;
+    auto bad = options;
+    bad.copy_from = other.path() / "does not exist";
+    EXPECT_FALSE(write(bad, other.path() / "p"));
+    fs::copy_file(other.path() / "p" / "unfinished.json", cut / "unfinished.json");
+  }
+  const auto kept = fs::last_write_time(cut / "decoder.pack");
+  auto changed = options;
+  changed.method = QuantMethod::kAbsmax;
+  const auto refused = write(changed, cut);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().what, HasSubstr("other settings"));
+  const auto done = write(options, cut);
+  ASSERT_TRUE(done) << done.error().what;
+  EXPECT_EQ(fs::last_write_time(cut / "decoder.pack"), kept) << "was written again";
+  for (const auto& entry : fs::directory_iterator(temp_.path() / "whole")) {
+    const auto name = entry.path().filename();
+    EXPECT_EQ(*read_file(entry.path(), 1 << 26), *read_file(cut / name, 1 << 26)) << name;
+  }
+  EXPECT_FALSE(fs::exists(cut / "unfinished.json"));
+  EXPECT_FALSE(fs::exists(cut / "experts-text-08.pack.tmp"));
+}
+
+TEST_F(PackTest, BadPacksAreRefusedByName) {
+  const auto good = temp_.path() / "good";
+  ASSERT_TRUE(write(options_of(WeightFormat::kW8r), good));
+  EXPECT_EQ(error_of(good), "");
+  const auto spoiled = [&](auto&& spoil) {
+    const auto dir = temp_.path() / "bad";
+    fs::remove_all(dir);
+    fs::copy(good, dir);
+    spoil(dir);
+    return error_of(dir);
+  };
+  const auto size = fs::file_size(good / "experts-text-00.pack");
+  EXPECT_THAT(spoiled([](const fs::path& d) { flip_byte(d / "decoder.pack", 5000); }),
+              HasSubstr("decoder.pack: tensor \"embedding\": damaged"));
+  EXPECT_THAT(
+      spoiled([&](const fs::path& d) { fs::resize_file(d / "experts-text-00.pack", size - 100); }),
+      HasSubstr("experts-text-00.pack: truncated or damaged"));
+  EXPECT_THAT(spoiled([&](const fs::path& d) {
+                flip_byte(d / "vision.pack",
+                          static_cast<std::streamoff>(fs::file_size(d / "vision.pack")) - 40);
+              }),
+              HasSubstr("vision.pack: index: damaged"));
+  EXPECT_THAT(spoiled([](const fs::path& d) { flip_byte(d / "routers.pack", 8); }),
+              HasSubstr("routers.pack: pack version 17, this program reads 1"));
+  EXPECT_THAT(spoiled([](const fs::path& d) { flip_byte(d / "routers.pack", 0); }),
+              HasSubstr("routers.pack: not a pack file"));
+  EXPECT_THAT(spoiled([](const fs::path& d) {
+                fs::copy_file(d / "experts-text-08.pack", d / "experts-text-00.pack",
+                              fs::copy_options::overwrite_existing);
+              }),
+              HasSubstr("experts-text-00.pack: not the file that manifest.json names"));
+  EXPECT_THAT(spoiled([](const fs::path& d) { std::ofstream(d / "config.json") << "{}"; }),
+              HasSubstr("a pack of another model"));
+  EXPECT_THAT(spoiled([](const fs::path& d) { std::ofstream(d / "manifest.json") << "{"; }),
+              HasSubstr("manifest.json"));
+}
+
+TEST_F(PackTest, NothingIsWrittenOverSomethingElse) {
+  std::ofstream(temp_.path() / "mine.txt") << "text";
+  const auto over = write(options_of(WeightFormat::kW4r), temp_.path());
+  ASSERT_FALSE(over);
+  EXPECT_THAT(over.error().what, HasSubstr("is not empty"));
+  ASSERT_TRUE(write(options_of(WeightFormat::kW4r), temp_.path() / "p"));
+  const auto twice = write(options_of(WeightFormat::kW4r), temp_.path() / "p");
+  ASSERT_FALSE(twice);
+  EXPECT_THAT(twice.error().what, HasSubstr("finished pack already"));
+}
+
+TEST(PackFileTest, AFullDiskLeavesNothingUnderTheFilesName) {
+  // /dev/full accepts an open and refuses every write.
+  test::TempDir temp;
+  const auto path = temp.path() / "full.pack";
+  fs::create_symlink("/dev/full", path.string() + ".tmp");
+  auto writer = PackFileWriter::create(path);
+  if (writer) {
+    const std::vector<float> values(5000, 1.0F);
+    const auto added = writer->add("x", values);
+    ASSERT_FALSE(added);
+    EXPECT_THAT(added.error().what, HasSubstr("No space left on device"));
+  } else {
+    EXPECT_THAT(writer.error().what, HasSubstr("full.pack"));
+  }
+  EXPECT_FALSE(fs::exists(path));
+}
+
+TEST(PackPolicyTest, LaterRulesAndLayersWin) {
+  const auto policy = parse_policy(
+      "default: w4\nattention: w8\ntext_experts: [{format: ccq2, layers: 1-20}, {format: w8, "
+      "layers: "
+      "\"3\"}]\n",
+      28, "p.yaml");
+  ASSERT_TRUE(policy) << policy.error().what;
+  EXPECT_EQ(policy->at(Component::kAttention, 5), WeightFormat::kW8r);
+  EXPECT_EQ(policy->at(Component::kShared, 5), WeightFormat::kW4r);
+  EXPECT_EQ(policy->at(Component::kTextExperts, 2), WeightFormat::kCcq2);
+  EXPECT_EQ(policy->at(Component::kTextExperts, 3), WeightFormat::kW8r);
+  EXPECT_EQ(policy->at(Component::kTextExperts, 21), WeightFormat::kW4r);
+  EXPECT_EQ(policy->at(Component::kVision, 0), WeightFormat::kBf16);
+}
+
+TEST(PackPolicyTest, BadPoliciesAreRefusedByName) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"atention: w4", "no component \"atention\""},
+      {"attention: w3", "attention: format \"w3\""},
+      {"shared: {format: w4, layers: 20-28}", "shared: layers \"20-28\"; the model has 0-27"},
+      {"shared: {format: w4, layer: 3}", "shared: unknown key \"layer\""},
+      {"shared: {layers: 1-2}", "shared: no format"},
+      {"vision: w4", "vision: the tower is computed in bf16 only"},
+      {"- w4", "no map"},
+      {"a: [", "p.yaml"},
+  };
+  for (const auto& [yaml, want] : cases) {
+    const auto policy = parse_policy(yaml, 28, "p.yaml");
+    ASSERT_FALSE(policy) << yaml;
+    EXPECT_THAT(policy.error().what, HasSubstr(want));
+    EXPECT_EQ(policy.error().code, Errc::kInvalidArgument);
+  }
+}
+
+}  // namespace
+}  // namespace moesaic
