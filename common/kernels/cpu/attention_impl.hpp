@@ -81,7 +81,10 @@ struct Int8Query {
 /// values >= 0.
 struct Int8Step {
   const std::byte* page = nullptr;
-  const std::byte* next = nullptr;  ///< a page to prefetch meanwhile, or null
+  /// Null: nothing is prefetched. Otherwise the page from byte `ahead` on, then `next`, as many
+  /// bytes as a page has.
+  const std::byte* next = nullptr;
+  std::size_t ahead = 0;
   std::size_t dim = 0;
   std::size_t units = 0;
   const std::int8_t* q = nullptr;  ///< [units][dim]
@@ -92,6 +95,7 @@ struct Int8Step {
   float* l = nullptr;  ///< [units][16]
   float* o = nullptr;  ///< [units][dim]
 
+  std::size_t bytes() const { return 2 * kPageTokens * (dim + sizeof(float)); }
   const std::byte* values() const { return page + kPageTokens * dim; }
   const float* key_scales() const {
     return reinterpret_cast<const float*>(page + 2 * kPageTokens * dim);

@@ -23,10 +23,39 @@ MOESAIC_INLINE __m512i broadcast4(const void* p) {
   return _mm512_set1_epi32(v);
 }
 
+/// Asks for what comes `x.ahead` bytes behind the page's beginning and then for the next page, line
+/// by line and all through the step: a burst would fill the queue of misses and let it run dry.
+template <bool kFetch>
+class Fetch {
+ public:
+  explicit Fetch(const Int8Step& x)
+      : at_(x.page + x.ahead),
+        left_(static_cast<std::ptrdiff_t>(x.bytes() - x.ahead)),
+        next_(x.next) {}
+
+  template <std::size_t kLines>
+  MOESAIC_INLINE void lines() {
+    if constexpr (kFetch) {
+      if (left_ <= 0) {
+        at_ = next_;
+        left_ = PTRDIFF_MAX;
+      }
+#pragma GCC unroll 16
+      for (std::size_t i = 0; i < kLines; ++i) _mm_prefetch(at_ + 64 * i, _MM_HINT_T0);
+      at_ += 64 * kLines;
+      left_ -= 64 * kLines;
+    }
+  }
+
+ private:
+  const std::byte* at_;
+  std::ptrdiff_t left_;  ///< bytes before it goes on at next_
+  const std::byte* next_;
+};
+
 /// Scores of the whole page.
 template <std::size_t U, bool kFetch>
-MOESAIC_AVX512 void scores(const Int8Step& x, float (*s)[kPageTokens]) {
-  const std::ptrdiff_t ahead = kFetch ? x.next - x.page : 0;
+MOESAIC_AVX512 void scores(const Int8Step& x, float (*s)[kPageTokens], Fetch<kFetch>& fetch) {
   const std::int8_t* q = x.q;
   const std::byte* keys = x.page;
   __m512i sum[U][4];
@@ -36,10 +65,10 @@ MOESAIC_AVX512 void scores(const Int8Step& x, float (*s)[kPageTokens]) {
     for (std::size_t j = 0; j < 4; ++j) sum[u][j] = _mm512_set1_epi32(-x.query[u].offset);
 #pragma GCC unroll 1
   for (std::size_t d = 0; d < x.dim; d += 4, q += 4, keys += 256) {
+    fetch.template lines<3>();
     __m512i line[4];
 #pragma GCC unroll 4
     for (std::size_t j = 0; j < 4; ++j) {
-      if constexpr (kFetch) prefetch(keys + 64 * j, ahead);
       line[j] = _mm512_loadu_si512(keys + 64 * j);
     }
 #pragma GCC unroll 6
@@ -73,9 +102,9 @@ MOESAIC_AVX512 [[gnu::noinline]] void rescale(const Int8Step& x, std::size_t u, 
 
 /// Scores of one unit become weights p as u8.
 /// @return what the sums of p and values are multiplied by
-template <bool kMask>
+template <bool kMask, bool kFetch>
 MOESAIC_INLINE float softmax(const Int8Step& x, std::size_t u, std::size_t seen, const float* s,
-                             std::uint8_t* p) {
+                             std::uint8_t* p, Fetch<kFetch>& fetch) {
   __mmask16 lanes[4];
   __m512 v[4];
 #pragma GCC unroll 4
@@ -93,6 +122,7 @@ MOESAIC_INLINE float softmax(const Int8Step& x, std::size_t u, std::size_t seen,
   __m512i most = _mm512_castps_si512(_mm512_set1_ps(1e-30F));
 #pragma GCC unroll 4
   for (std::size_t j = 0; j < 4; ++j) {
+    fetch.template lines<4>();
     v[j] = cpu::exp16_nonpositive(_mm512_sub_ps(v[j], m));
     if constexpr (kMask) v[j] = _mm512_maskz_mov_ps(lanes[j], v[j]);
     l = _mm512_add_ps(l, v[j]);
@@ -118,8 +148,7 @@ MOESAIC_INLINE float softmax(const Int8Step& x, std::size_t u, std::size_t seen,
 template <std::size_t U, std::size_t V, bool kFetch>
 MOESAIC_AVX512 void add_values(const Int8Step& x, const std::uint8_t (*p)[kPageTokens],
                                const float* scale, const std::byte* values, std::size_t pitch,
-                               float* o) {
-  const std::ptrdiff_t ahead = kFetch ? x.next - x.page : 0;
+                               float* o, Fetch<kFetch>& fetch) {
   __m512i sum[U][V];
 #pragma GCC unroll 6
   for (std::size_t u = 0; u < U; ++u)
@@ -127,10 +156,10 @@ MOESAIC_AVX512 void add_values(const Int8Step& x, const std::uint8_t (*p)[kPageT
     for (std::size_t j = 0; j < V; ++j) sum[u][j] = _mm512_setzero_si512();
 #pragma GCC unroll 1
   for (std::size_t t = 0; t < kPageTokens; t += 4, values += pitch) {
+    if constexpr (V == 4) fetch.template lines<3>();
     __m512i line[V];
 #pragma GCC unroll 4
     for (std::size_t j = 0; j < V; ++j) {
-      if constexpr (kFetch) prefetch(values + 64 * j, ahead);
       line[j] = _mm512_loadu_si512(values + 64 * j);
     }
 #pragma GCC unroll 6
@@ -155,26 +184,24 @@ MOESAIC_AVX512 void step(const Int8Step& x) {
   alignas(64) float s[U][kPageTokens];
   alignas(64) std::uint8_t p[U][kPageTokens];
   float scale[U];
-  scores<U, kFetch>(x, s);
-  if constexpr (kFetch)
-    for (std::ptrdiff_t line = 0; line < 512; line += 64)
-      prefetch(x.key_scales(), x.next - x.page + line);
+  Fetch<kFetch> fetch(x);
+  scores<U, kFetch>(x, s, fetch);
   for (std::size_t u = 0; u < U; ++u) {
     const std::size_t seen = x.seen(u);
-    scale[u] = seen == kPageTokens ? softmax<false>(x, u, seen, s[u], p[u])
-                                   : softmax<true>(x, u, seen, s[u], p[u]);
+    scale[u] = seen == kPageTokens ? softmax<false>(x, u, seen, s[u], p[u], fetch)
+                                   : softmax<true>(x, u, seen, s[u], p[u], fetch);
   }
   const std::byte* part = x.values();
   std::size_t d = 0;
   for (; d + kRun <= x.dim; d += kRun, part += kRun * kPageTokens)
-    add_values<U, 4, kFetch>(x, p, scale, part, kRun * 4, x.o + d);
+    add_values<U, 4, kFetch>(x, p, scale, part, kRun * 4, x.o + d, fetch);
   const std::size_t width = x.dim - d;
   if (width >= 48)
-    add_values<U, 3, kFetch>(x, p, scale, part, width * 4, x.o + d);
+    add_values<U, 3, kFetch>(x, p, scale, part, width * 4, x.o + d, fetch);
   else if (width >= 32)
-    add_values<U, 2, kFetch>(x, p, scale, part, width * 4, x.o + d);
+    add_values<U, 2, kFetch>(x, p, scale, part, width * 4, x.o + d, fetch);
   else if (width >= 16)
-    add_values<U, 1, kFetch>(x, p, scale, part, width * 4, x.o + d);
+    add_values<U, 1, kFetch>(x, p, scale, part, width * 4, x.o + d, fetch);
 }
 
 }  // namespace

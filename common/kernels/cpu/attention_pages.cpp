@@ -146,8 +146,13 @@ void store_int8(const PageLayout& layout, std::byte* page, std::size_t token, co
   }
 }
 
+/// A single tile streams the pages and prefetches so many bytes ahead; several tiles share a page
+/// in the nearest cache, and the last one fetches the next.
+constexpr std::size_t kInt8Ahead = 8192;
+
 void run_int8_pages(const Level& level, const PageRun& run) {
   const std::size_t dim = run.layout.dim;
+  const bool alone = run.units <= level.int8_units;
   for (std::size_t p = run.first_page; p < run.last_page; ++p) {
     const std::size_t first = p * kPageTokens;
     for (std::size_t u = 0; u < run.units; u += level.int8_units) {
@@ -155,8 +160,12 @@ void run_int8_pages(const Level& level, const PageRun& run) {
       if (run.visible[u + units - 1] <= first) continue;
       Int8Step step;
       step.page = run.pages[p];
-      if (u + units == run.units && p + 1 < run.known_pages) step.next = run.pages[p + 1];
       step.dim = dim;
+      if (u + units == run.units) {
+        const bool more = p + 1 < run.known_pages;
+        step.next = run.pages[more ? p + 1 : p];
+        step.ahead = alone ? std::min(kInt8Ahead, step.bytes()) : step.bytes();
+      }
       step.units = units;
       step.q = reinterpret_cast<const std::int8_t*>(run.q) + u * dim;
       step.query = run.query + u;
