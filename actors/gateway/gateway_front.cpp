@@ -1,6 +1,14 @@
 #include "actors/gateway/gateway_front.hpp"
 
+#include "common/api/api_error.hpp"
+#include "common/api/responses.hpp"
+
 namespace moesaic {
+namespace {
+
+const HttpHeaders kJson{{"Content-Type", "application/json"}};
+
+}  // namespace
 
 void GatewayReadiness::set(ReadyState state) {
   auto seen = state_.load();
@@ -8,7 +16,46 @@ void GatewayReadiness::set(ReadyState state) {
   }
 }
 
+void LoadState::set(std::uint64_t bytes, std::uint64_t total, const std::string& what) {
+  const std::lock_guard lock(mutex_);
+  bytes_ = bytes;
+  total_ = total;
+  what_ = what;
+}
+
+std::string LoadState::json() const {
+  const std::lock_guard lock(mutex_);
+  // Our own words: nothing in them needs escaping.
+  return R"({"ready":false,"loading":{"bytes":)" + std::to_string(bytes_) + R"(,"total_bytes":)" +
+         std::to_string(total_) + R"(,"what":")" + what_ + "\"}}";
+}
+
 GatewayFront::~GatewayFront() = default;
+
+Result<void> GatewayFront::announce(const HttpServerConfig& http) {
+  // A port that the system chooses is chosen once the model is there.
+  if (http.port == 0) return {};
+  load_ = std::make_shared<LoadState>();
+  HttpRouter router;
+  router.add("GET", "/health", [](const HttpRequest&, auto responder) {
+    responder->send(HttpAnswer{200, kJson, R"({"status":"ok"})"});
+  });
+  router.add("GET", "/ready", [load = load_](const HttpRequest&, auto responder) {
+    responder->send(HttpAnswer{503, kJson, load->json()});
+  });
+  const auto loading = [](const HttpRequest&, auto responder) {
+    responder->send(error_answer({ApiCode::kLoading, "the model is still loading", {}, {}, 1}));
+  };
+  for (const auto* path : {"/v1/chat/completions", "/v1/completions"})
+    router.add("POST", path, loading);
+  router.add("GET", "/v1/models", loading);
+  MOESAIC_TRY(announcer_, HttpServer::start(http, std::move(router), &GatewayService::refusal));
+  return {};
+}
+
+void GatewayFront::loading(std::uint64_t bytes, std::uint64_t total, const std::string& what) {
+  if (load_) load_->set(bytes, total, what);
+}
 
 Result<void> GatewayFront::listen(GatewayServiceConfig service, const HttpServerConfig& http,
                                   const GatewayActor& gateway) {
@@ -17,6 +64,8 @@ Result<void> GatewayFront::listen(GatewayServiceConfig service, const HttpServer
       std::move(service), gateway, [readiness = readiness_] { return readiness->get(); });
   HttpRouter router;
   service_->add_routes(router);
+  if (announcer_) announcer_->stop(std::chrono::milliseconds(100));
+  announcer_.reset();
   MOESAIC_TRY(http_, HttpServer::start(http, std::move(router), &GatewayService::refusal));
   address_ = "http://" + http.host + ":" + std::to_string(http_->port());
   return {};

@@ -2,7 +2,9 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "actors/gateway/gateway_service.hpp"
@@ -21,6 +23,19 @@ class GatewayReadiness {
   std::atomic<ReadyState> state_ = ReadyState::kLoading;
 };
 
+/// How far loading is, for /ready. Thread-safe.
+class LoadState {
+ public:
+  void set(std::uint64_t bytes, std::uint64_t total, const std::string& what);
+  /// {"ready": false, "loading": {...}}
+  std::string json() const;
+
+ private:
+  mutable std::mutex mutex_;
+  std::uint64_t bytes_ = 0, total_ = 0;
+  std::string what_;
+};
+
 /// A gateway actor's side to the clients: the API's routes and the server that listens. Made and
 /// stopped by main.
 class GatewayFront {
@@ -32,6 +47,13 @@ class GatewayFront {
 
   /// Shared with callbacks that may outlive this object.
   std::shared_ptr<GatewayReadiness> readiness() const { return readiness_; }
+
+  /// Listens while the model is loaded: /health is well, /ready tells how far loading is, requests
+  /// are refused as "model_loading".
+  /// @errors those of listening
+  [[nodiscard]] Result<void> announce(const HttpServerConfig& http);
+  /// For /ready until `listen`. Any thread.
+  void loading(std::uint64_t bytes, std::uint64_t total, const std::string& what);
 
   /// Requests are answered from here on.
   /// @errors those of listening
@@ -49,6 +71,8 @@ class GatewayFront {
   GatewayActor gateway_;
   std::unique_ptr<GatewayService> service_;
   std::unique_ptr<HttpServer> http_;
+  std::unique_ptr<HttpServer> announcer_;
+  std::shared_ptr<LoadState> load_;
   std::string address_;
 };
 

@@ -134,9 +134,15 @@ Result<LoadedModel> load_model(const ModelOptions& options) {
     return fail(Errc::kOverloaded, "the weights need " + std::to_string(needed >> 20) + " MiB, " +
                                        std::to_string(available >> 20) +
                                        " MiB of memory are available");
-  ProgressLine line("loading");
-  const LoadProgress progress = [&line](std::uint64_t bytes, const std::string& what) {
-    line(bytes, what);
+  const auto total = opened.pack ? opened.pack->bytes() : weight_bytes(loaded.config);
+  ProgressLine line("loading", total);
+  // Each part counts from zero.
+  std::uint64_t before = 0, last = 0;
+  const LoadProgress progress = [&](std::uint64_t bytes, const std::string& what) {
+    if (bytes < last) before += last;
+    last = bytes;
+    line(before + bytes, what);
+    if (options.on_progress) options.on_progress(before + bytes, total, what);
   };
   MOESAIC_TRY(auto decoder, opened.decoder(progress));
   loaded.decoder = std::make_shared<const DecoderWeights>(std::move(decoder));

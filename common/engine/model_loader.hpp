@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -28,6 +29,8 @@ struct ModelOptions {
   std::uint32_t layers = 0;      ///< only the first N layers; 0: all
   bool vision = true;            ///< load the vision tower, too
   std::size_t shards = 1;        ///< expert tables to cut the experts into
+  /// Told while loading: bytes done, of how many, and what comes. One thread at a time.
+  std::function<void(std::uint64_t, std::uint64_t, const std::string&)> on_progress = {};
 };
 
 /// A model in memory, its parts as the services own them.

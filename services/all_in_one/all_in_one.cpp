@@ -21,6 +21,10 @@ Result<void> AllInOne::open(const Settings& settings) {
   MOESAIC_TRY(const auto shards, parse_experts(settings.text("engine.experts")));
   auto options = model_options(settings);
   options.shards = std::max<std::size_t>(shards, 1);
+  MOESAIC_CHECK(front_.announce(http_config(settings)));
+  options.on_progress = [this](std::uint64_t bytes, std::uint64_t total, const std::string& what) {
+    front_.loading(bytes, total, what);
+  };
   MOESAIC_TRY(auto model, load_model(options));
   pack_ = model.pack;
   MOESAIC_TRY(auto gateway, load_gateway_model(settings, options.model, default_font()));
