@@ -1,0 +1,97 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "common/kernels/isa.hpp"
+#include "tests/support/run_program.hpp"
+#include "tests/support/temp_dir.hpp"
+
+namespace moesaic {
+namespace {
+
+using testing::HasSubstr;
+
+const std::string kDemo = std::string(MOESAIC_SOURCE_DIR) + "/configs/models/ernie-vl-demo";
+
+/// The demo model as a pack, made once.
+class QuantizedModelTest : public testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    std::ofstream(temp_ / "mixed.yaml") << "default: w4\nattention: w8\nvision_experts: bf16\n"
+                                           "shared: {format: bf16, layers: 2-3}\n";
+    std::vector<std::string> words{"quantize", "--output", pack()};
+    if (GetParam() == "mixed") {
+      words.insert(words.end(), {"--policy", (temp_ / "mixed.yaml").string()});
+    } else {
+      words.insert(words.end(), {"--format", GetParam()});
+    }
+    const auto made = test::run_program("moesaic", words);
+    ASSERT_EQ(made.status, 0) << made.err;
+  }
+  std::string pack() const { return (temp_ / "pack").string(); }
+  std::string answer(const std::string& level, std::vector<std::string> more) {
+    std::vector<std::string> words{"generate", "--model", pack()};
+    words.insert(words.end(), more.begin(), more.end());
+    const auto got = test::run_program("moesaic", words, {{"MOESAIC_ISA", level}});
+    EXPECT_EQ(got.status, 0) << got.err;
+    return got.out;
+  }
+  test::TempDir temp_;
+};
+
+TEST_P(QuantizedModelTest, AnswersTheSameAtEveryLevelThreadCountAndThroughShards) {
+  const std::vector<std::vector<std::string>> prompts = {
+      {"--prompt", "Who are you?", "--max-tokens", "24"},
+      {"--image", kDemo + "/eval/images/0001.png", "--prompt", "What do you see?", "--max-tokens",
+       "24"}};
+  for (const auto& prompt : prompts) {
+    const auto want = answer("scalar", prompt);
+    for (const auto isa : available_isas())
+      // That level has bf16 sums of its own, in the vision tower.
+      if (isa != Isa::kAvx512Bf16 && isa != Isa::kScalar)
+        EXPECT_EQ(answer(std::string(isa_name(isa)), prompt), want) << isa_name(isa);
+    for (const std::vector<std::string>& how : {std::vector<std::string>{"--threads", "1"},
+                                                {"--threads", "3"},
+                                                {"--experts", "routed:3"},
+                                                {"--prefill-chunk", "5"}}) {
+      auto words = prompt;
+      words.insert(words.end(), how.begin(), how.end());
+      EXPECT_EQ(answer("", words), want) << how.front() << " " << how.back();
+    }
+  }
+  EXPECT_THAT(answer("scalar", prompts[0]), HasSubstr("I am a small demo model"));
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, QuantizedModelTest, testing::Values("w8", "w4", "mixed"));
+
+TEST(QuantizeCommandTest, BadInputEndsWithAClearError) {
+  test::TempDir temp;
+  std::ofstream(temp / "p.yaml") << "default: w4\natention: w8\n";
+  const auto policy = test::run_program(
+      "moesaic",
+      {"quantize", "--policy", (temp / "p.yaml").string(), "--output", (temp / "o").string()});
+  EXPECT_EQ(policy.status, 3);
+  EXPECT_THAT(policy.err, HasSubstr("no component \"atention\""));
+  const auto pack = (temp / "pack").string();
+  ASSERT_EQ(
+      test::run_program("moesaic", {"quantize", "--method", "absmax", "--output", pack}).status, 0);
+  const auto again = test::run_program("moesaic", {"quantize", "--output", pack});
+  EXPECT_EQ(again.status, 3);
+  EXPECT_THAT(again.err, HasSubstr("finished pack already"));
+  const auto of_pack = test::run_program(
+      "moesaic", {"quantize", "--model", pack, "--output", (temp / "q").string()});
+  EXPECT_EQ(of_pack.status, 3);
+  EXPECT_THAT(of_pack.err, HasSubstr("is a pack already"));
+  const auto mode = test::run_program(
+      "moesaic", {"generate", "--model", pack, "--compute", "bf16", "--prompt", "x"});
+  EXPECT_EQ(mode.status, 3);
+  EXPECT_THAT(mode.err, HasSubstr("quantised weights are computed in int"));
+  const auto checkpoint =
+      test::run_program("moesaic", {"generate", "--compute", "int", "--prompt", "x"});
+  EXPECT_EQ(checkpoint.status, 3);
+  EXPECT_THAT(checkpoint.err, HasSubstr("int needs quantised weights"));
+}
+
+}  // namespace
+}  // namespace moesaic
