@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+#include "common/base/aligned_buffer.hpp"
+#include "common/base/result.hpp"
+#include "common/base/thread_pool.hpp"
+
+namespace moesaic {
+
+struct InputStatistics;
+
+/// The triangular factor of what a matrix is fed: H + damping * mean(diag H) * I = R R^T, R upper
+/// triangular. Error feedback needs nothing else: of an error d = w - q,
+///   d^T H d = sum over k of (sum over j <= k of R[j][k] d[j])^2,
+/// so column k sees the errors before it through R, and a later column cannot repair what stands on
+/// the diagonal. (With U^T U = H^-1 of quantization.md 6.5 this is the same recursion.) A whole
+/// layer's matrices with the same inputs share one.
+class InputFactor {
+ public:
+  /// @param pool may be null; any number of threads gives the same bits
+  /// @errors kInvalidArgument: statistics that are not finite (with the place) or not of a positive
+  ///         semidefinite matrix, damping that is not > 0; kShapeMismatch: not cols x cols numbers
+  /// Memory: 4 bytes per element of H, 12 while it is made. Time: cols^3 / 3 operations.
+  [[nodiscard]] static Result<std::shared_ptr<const InputFactor>> make(const InputStatistics& stats,
+                                                                       double damping,
+                                                                       ThreadPool* pool);
+
+  std::size_t cols() const { return cols_; }
+  /// cols rounded up to 128: rows and columns of R beyond `cols` are zeros.
+  std::size_t padded() const { return padded_; }
+  /// R[j][k], row-major, rows `padded()` apart.
+  const float* row(std::size_t j) const { return r_.as<float>().data() + j * padded_; }
+  /// [padded] 1 / R[k][k]; 0 beyond `cols`.
+  const float* inverse_diagonal() const { return inverse_.data(); }
+
+ private:
+  InputFactor() = default;
+
+  std::size_t cols_ = 0;
+  std::size_t padded_ = 0;
+  AlignedBuffer r_;
+  std::vector<float> inverse_;
+};
+
+}  // namespace moesaic

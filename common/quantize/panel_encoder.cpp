@@ -1,0 +1,135 @@
+#include "common/quantize/panel_encoder.hpp"
+
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "common/quantize/ccq_panel.hpp"
+#include "common/quantize/feedback.hpp"
+#include "common/quantize/panel_writer.hpp"
+
+namespace moesaic {
+
+using namespace quantize_detail;
+
+PanelEncoder::PanelEncoder(const PanelRows& rows, const QuantSpec& spec, const PackedMatrix& shape,
+                           const InputFactor* inputs)
+    : rows_(rows), spec_(spec), shape_(shape), inputs_(inputs) {
+  if (shape.format != WeightFormat::kCcq2) return;
+  pairs_.assign(spec.code_pairs.begin(), spec.code_pairs.end());
+  if (pairs_.empty()) pairs_.push_back(ccq2_code_pairs().front());
+  for (const CodePair pair : pairs_)
+    encoders_.emplace_back(ccq2_scheme(pair), shape.cols, shape.padded_cols() / 64,
+                           lane_kernels_for(spec.isa));
+}
+
+std::optional<BadRow> PanelEncoder::encode(std::size_t panel, std::byte* out) const {
+  if (shape_.format != WeightFormat::kCcq2 && inputs_ == nullptr) return encode_rows(panel, out);
+  PanelRows::HalfPanel half;
+  for (std::size_t h = 0; h < 2; ++h) {
+    std::size_t bad = 0;
+    auto error = rows_.read_half(panel, h, shape_.padded_cols(), half, bad);
+    if (error) return BadRow{bad, std::move(*error)};
+    if (shape_.format == WeightFormat::kCcq2)
+      encode_ccq2(half, h, out);
+    else
+      encode_half(half, h, out);
+  }
+  return std::nullopt;
+}
+
+std::optional<BadRow> PanelEncoder::encode_rows(std::size_t panel, std::byte* out) const {
+  const std::size_t padded = shape_.padded_cols();
+  thread_local std::vector<float> x;
+  thread_local std::vector<std::uint8_t> codes, mults;
+  x.resize(padded);
+  codes.resize(padded);
+  mults.resize(padded / 16);
+  for (std::size_t row = 0; row < 32; ++row) {
+    if (!rows_.read(panel, row, padded, x.data())) std::fill(x.begin(), x.end(), 0.0F);
+    if (!std::isfinite(largest_magnitude(x.data(), padded)))
+      return BadRow{row, rows_.bad_value(panel, row, x.data())};
+    if (shape_.format == WeightFormat::kW8r) {
+      float scale = 0;
+      auto* const w8 = reinterpret_cast<std::int8_t*>(codes.data());
+      encode_w8r(x.data(), padded, scale, w8);
+      store_w8r(w8, scale, padded, row, out);
+      continue;
+    }
+    W4rRow encoded{0, codes.data(), mults.data()};
+    if (spec_.method == QuantMethod::kAbsmax)
+      encode_w4r_absmax(x.data(), padded, encoded);
+    else
+      encode_w4r_search(x.data(), padded, encoded);
+    store_w4r(encoded, padded, row, out);
+  }
+  return std::nullopt;
+}
+
+void PanelEncoder::encode_half(const PanelRows::HalfPanel& rows, std::size_t half,
+                               std::byte* out) const {
+  const std::size_t padded = shape_.padded_cols();
+  const bool w8 = shape_.format == WeightFormat::kW8r;
+  const LaneKernels& kernels = lane_kernels_for(spec_.isa);
+  std::vector<float> x(padded);
+  std::vector<std::uint8_t> codes(padded);
+  std::vector<std::uint8_t> mults(padded / 16);
+  W4rRow row{0, codes.data(), mults.data()};
+  auto* const integers = reinterpret_cast<std::int8_t*>(codes.data());
+  std::array<float, kLanes> scale{};
+  for (std::size_t i = 0; i < kLanes; ++i) {
+    for (std::size_t k = 0; k < padded; ++k) x[k] = rows.x[k][i];
+    if (w8) {
+      encode_w8r(x.data(), padded, scale[i], integers);
+    } else {
+      encode_w4r_search(x.data(), padded, row);
+      scale[i] = row.scale;
+    }
+  }
+  W4rLanes lanes;
+  if (w8)
+    lanes.codes = feedback_w8r(rows.x, padded, scale, *inputs_, kernels);
+  else
+    lanes = feedback_w4r(rows.x, padded, scale, *inputs_, kernels);
+  for (std::size_t i = 0; i < kLanes; ++i) {
+    const float stored = times_power(scale[i], rows.exponent[i]);
+    for (std::size_t k = 0; k < padded; ++k) {
+      const int q = static_cast<int>(lanes.codes[k][i]);
+      if (w8)
+        integers[k] = static_cast<std::int8_t>(q);
+      else
+        codes[k] = static_cast<std::uint8_t>(q + 8);
+    }
+    if (w8) {
+      store_w8r(integers, stored, padded, half * kLanes + i, out);
+      continue;
+    }
+    row.scale = stored;
+    for (std::size_t g = 0; g < padded / 16; ++g)
+      mults[g] = static_cast<std::uint8_t>(lanes.mults[g][i]);
+    store_w4r(row, padded, half * kLanes + i, out);
+  }
+}
+
+void PanelEncoder::encode_ccq2(const PanelRows::HalfPanel& rows, std::size_t half,
+                               std::byte* out) const {
+  std::vector<CcqLanes> tried;
+  for (const auto& encoder : encoders_)
+    tried.push_back(inputs_ != nullptr ? encoder.encode(rows.x, *inputs_) : encoder.encode(rows.x));
+  const Ccq2Panel panel(out);
+  const std::size_t groups = shape_.padded_cols() / 64;
+  for (std::size_t i = 0; i < kLanes; ++i) {
+    std::size_t best = 0;
+    for (std::size_t t = 1; t < tried.size(); ++t)
+      if (tried[t].error[i] < tried[best].error[i]) best = t;
+    const CcqLanes& lanes = tried[best];
+    const std::size_t row = half * kLanes + i;
+    panel.set_head(row, times_power(lanes.super[i], rows.exponent[i]), pairs_[best]);
+    for (std::size_t g = 0; g < groups; ++g)
+      panel.local(g, row) = static_cast<std::uint8_t>(lanes.local[g * kLanes + i]);
+    for (std::size_t w = 0; w < groups * 16; ++w)
+      panel.word(w, row) = static_cast<std::uint8_t>(lanes.index[w * kLanes + i]);
+  }
+}
+
+}  // namespace moesaic
