@@ -48,9 +48,9 @@ struct LaneKernels {
   /// The multiplier 0..15 of a group of 16 that leaves the least sum of
   /// (weight[k] * (t[k] - code * mult * scale))^2, codes -8..7; t[k] = w[k] + c[k] *
   /// inverse_diagonal[k].
-  /// @param mult [lanes]
+  /// @param mult, error [lanes]; error: that sum
   void (*best_mult)(const float* w, const float* c, const float* inverse_diagonal,
-                    const float* weight, const float* scale, float* mult);
+                    const float* weight, const float* scale, float* mult, float* error);
 };
 
 const LaneKernels& lane_kernels_for(Isa isa);

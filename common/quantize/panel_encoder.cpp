@@ -24,7 +24,9 @@ PanelEncoder::PanelEncoder(const PanelRows& rows, const QuantSpec& spec, const P
 }
 
 std::optional<BadRow> PanelEncoder::encode(std::size_t panel, std::byte* out) const {
-  if (shape_.format != WeightFormat::kCcq2 && inputs_ == nullptr) return encode_rows(panel, out);
+  const bool by_row = shape_.format == WeightFormat::kW8r || spec_.method == QuantMethod::kAbsmax;
+  if (by_row && shape_.format != WeightFormat::kCcq2 && inputs_ == nullptr)
+    return encode_rows(panel, out);
   PanelRows::HalfPanel half;
   for (std::size_t h = 0; h < 2; ++h) {
     std::size_t bad = 0;
@@ -57,10 +59,7 @@ std::optional<BadRow> PanelEncoder::encode_rows(std::size_t panel, std::byte* ou
       continue;
     }
     W4rRow encoded{0, codes.data(), mults.data()};
-    if (spec_.method == QuantMethod::kAbsmax)
-      encode_w4r_absmax(x.data(), padded, encoded);
-    else
-      encode_w4r_search(x.data(), padded, encoded);
+    encode_w4r_absmax(x.data(), padded, encoded);
     store_w4r(encoded, padded, row, out);
   }
   return std::nullopt;
@@ -76,23 +75,19 @@ void PanelEncoder::encode_half(const PanelRows::HalfPanel& rows, std::size_t hal
   std::vector<std::uint8_t> mults(padded / 16);
   W4rRow row{0, codes.data(), mults.data()};
   auto* const integers = reinterpret_cast<std::int8_t*>(codes.data());
-  std::array<float, kLanes> scale{};
-  for (std::size_t i = 0; i < kLanes; ++i) {
-    for (std::size_t k = 0; k < padded; ++k) x[k] = rows.x[k][i];
-    if (w8) {
-      encode_w8r(x.data(), padded, scale[i], integers);
-    } else {
-      encode_w4r_search(x.data(), padded, row);
-      scale[i] = row.scale;
-    }
-  }
   W4rLanes lanes;
-  if (w8)
-    lanes.codes = feedback_w8r(rows.x, padded, scale, *inputs_, kernels);
-  else
-    lanes = feedback_w4r(rows.x, padded, scale, *inputs_, kernels);
+  if (w8) {
+    for (std::size_t i = 0; i < kLanes; ++i) {
+      for (std::size_t k = 0; k < padded; ++k) x[k] = rows.x[k][i];
+      encode_w8r(x.data(), padded, lanes.scale[i], integers);
+    }
+    lanes.codes = feedback_w8r(rows.x, padded, lanes.scale, *inputs_, kernels);
+  } else {
+    lanes = search_w4r(rows.x, padded, kernels);
+    if (inputs_ != nullptr) feedback_w4r(rows.x, padded, *inputs_, kernels, lanes);
+  }
   for (std::size_t i = 0; i < kLanes; ++i) {
-    const float stored = times_power(scale[i], rows.exponent[i]);
+    const float stored = times_power(lanes.scale[i], rows.exponent[i]);
     for (std::size_t k = 0; k < padded; ++k) {
       const int q = static_cast<int>(lanes.codes[k][i]);
       if (w8)

@@ -65,48 +65,6 @@ void encode_groups(const float* x, std::size_t k, float scale, const std::uint8_
   }
 }
 
-/// Squared error of one group with a step.
-[[gnu::always_inline]] inline float group_error(const float* x, float step) {
-  const float inverse = 1.0F / step;
-  float sums[kGroup];
-  for (std::size_t i = 0; i < kGroup; ++i) {
-    const float v = std::min(std::max(x[i] * inverse, -8.0F), kMostCode);
-    const float d = x[i] - static_cast<float>(nearest(v)) * step;
-    sums[i] = d * d;
-  }
-  for (std::size_t half = kGroup / 2; half > 0; half /= 2)
-    for (std::size_t i = 0; i < half; ++i) sums[i] += sums[i + half];
-  return sums[0];
-}
-
-/// Best multipliers of a row for one scale.
-/// @return squared error of the row
-MOESAIC_VECTOR_CLONES
-double search_mults(const float* x, std::size_t k, const float* most, float scale,
-                    std::uint8_t* mults) {
-  double total = 0;
-  for (std::size_t g = 0; g < k / kGroup; ++g) {
-    if (most[g] == 0) {
-      mults[g] = 0;
-      continue;
-    }
-    // Steps far from what covers the group cannot be best.
-    const float covering = most[g] / (kMostCode * scale);
-    const int first = std::clamp(static_cast<int>(covering * 0.6F), 1, kMostMult);
-    const int last = std::clamp(static_cast<int>(covering * 1.15F) + 1, first, kMostMult);
-    float least = std::numeric_limits<float>::infinity();
-    for (int m = first; m <= last; ++m) {
-      const float error = group_error(x + g * kGroup, scale * static_cast<float>(m));
-      if (error < least) {
-        least = error;
-        mults[g] = static_cast<std::uint8_t>(m);
-      }
-    }
-    total += least;
-  }
-  return total;
-}
-
 MOESAIC_VECTOR_CLONES
 void encode_bytes(const float* x, std::size_t k, float inverse, std::int8_t* w8) {
   for (std::size_t i = 0; i < k; ++i) {
@@ -144,28 +102,6 @@ void encode_w4r_absmax(const float* x, std::size_t k, W4rRow& row) {
     const int covering = static_cast<int>(std::ceil(most[g] / (kMostCode * row.scale)));
     row.mults[g] = static_cast<std::uint8_t>(std::clamp(covering, most[g] > 0 ? 1 : 0, kMostMult));
   }
-  encode_groups(x, k, row.scale, row.mults, row.codes);
-}
-
-void encode_w4r_search(const float* x, std::size_t k, W4rRow& row) {
-  const float base = row_scale_for(largest_magnitude(x, k), kMostMult * kMostCode);
-  if (base == 0) return zero(k, row);
-  thread_local std::vector<float> most;
-  thread_local std::vector<std::uint8_t> mults;
-  most.resize(k / kGroup);
-  mults.resize(k / kGroup);
-  group_magnitudes(x, k, most.data());
-  double least = std::numeric_limits<double>::infinity();
-  for (int i = 0; i < 6; ++i) {
-    const float scale = base * (1.06F - 0.06F * static_cast<float>(i));
-    const double error = search_mults(x, k, most.data(), scale, mults.data());
-    if (!(error < least)) continue;
-    least = error;
-    row.scale = scale;
-    std::copy(mults.begin(), mults.end(), row.mults);
-  }
-  // Squares of such weights overflow.
-  if (!std::isfinite(least)) return encode_w4r_absmax(x, k, row);
   encode_groups(x, k, row.scale, row.mults, row.codes);
 }
 

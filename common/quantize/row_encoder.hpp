@@ -17,9 +17,6 @@ struct W4rRow {
 /// @param x [k], k a multiple of 16
 void encode_w4r_absmax(const float* x, std::size_t k, W4rRow& row);
 
-/// Six scales (1.06 down to 0.76 of that) with, per group, the multiplier of least squared error.
-void encode_w4r_search(const float* x, std::size_t k, W4rRow& row);
-
 /// Scale = absmax / 127, nearest.
 void encode_w8r(const float* x, std::size_t k, float& scale, std::int8_t* w8);
 
