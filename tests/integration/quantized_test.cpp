@@ -18,8 +18,9 @@ const std::string kDemo = std::string(MOESAIC_SOURCE_DIR) + "/configs/models/ern
 class QuantizedModelTest : public testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
-    std::ofstream(temp_ / "mixed.yaml") << "default: w4\nattention: w8\nvision_experts: bf16\n"
-                                           "shared: {format: bf16, layers: 2-3}\n";
+    std::ofstream(temp_ / "mixed.yaml") << "default: w8\nattention: w4\nvision_experts: bf16\n"
+                                           "shared: {format: bf16, layers: 2-3}\n"
+                                           "text_experts: {format: ccq2, layers: 1-3}\n";
     std::vector<std::string> words{"quantize", "--output", pack()};
     if (GetParam() == "mixed") {
       words.insert(words.end(), {"--policy", (temp_ / "mixed.yaml").string()});

@@ -127,6 +127,9 @@ Result<void> run(Options options) {
   BenchLoad load;
   if (!synthetic) {
     load.bytes = static_cast<double>(file_bytes(source));
+    const auto vision = std::filesystem::path(source) / "vision.pack";
+    if (options.no_vision && std::filesystem::exists(vision))
+      load.bytes -= static_cast<double>(std::filesystem::file_size(vision));
     if (!options.warm) {
       drop_from_cache(source);
       load.disk_rate = direct_read_rate(source, kDiskSample);
