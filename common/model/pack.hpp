@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -67,10 +68,16 @@ class Pack {
   mutable PackWarmer warmer_;
 };
 
+/// Gives what a matrix is fed; null: unknown. Called by one thread at a time.
+using StatisticsSource =
+    std::function<Result<std::shared_ptr<const InputStatistics>>(const WeightId& id)>;
+
 /// What `write_pack` is to do.
 struct PackOptions {
   PackPolicy policy;
   QuantMethod method = QuantMethod::kSearch;
+  StatisticsSource statistics;      ///< for kCalibrated; matrices it does not know are searched
+  std::string calibration;          ///< names the data behind `statistics`
   std::string source;               ///< names the source in the manifest, e.g. its fingerprint
   std::filesystem::path copy_from;  ///< directory of tokenizer and the like; empty: none
 };

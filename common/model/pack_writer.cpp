@@ -8,6 +8,7 @@
 #include "common/model/pack.hpp"
 #include "common/model/pack_layout.hpp"
 #include "common/model/sha256.hpp"
+#include "common/model/weight_list.hpp"
 #include "common/model/weight_loader.hpp"
 
 namespace moesaic {
@@ -20,29 +21,43 @@ namespace json = boost::json;
 constexpr const char* kUnfinished = "unfinished.json";
 constexpr std::size_t kLargestText = std::size_t{16} << 20;
 
-/// Encodes as a policy says. Experts are encoded side by side, each on its own thread; larger
-/// matrices by all threads.
+/// Encodes as a policy says. Experts are encoded side by side, each on its own thread, unless their
+/// inputs are looked at; those and larger matrices by all threads.
 class PolicyEncoder final : public WeightEncoder {
  public:
   PolicyEncoder(const PackOptions& options, ThreadPool& pool) : options_(options), pool_(pool) {}
 
-  Result<PackedMatrix> matrix(Component component, std::uint32_t layer,
-                              const MatrixView& w) const override {
-    return quantize_matrix(w, spec(component, layer), nullptr, pool_for(component));
+  Result<PackedMatrix> matrix(const WeightId& id, const MatrixView& w) const override {
+    MOESAIC_TRY(const auto how, plan(id));
+    return quantize_matrix(w, how.spec, how.stats.get(), how.pool);
   }
-  Result<PackedMatrix> gate_up(Component component, std::uint32_t layer, const MatrixView& gate,
+  Result<PackedMatrix> gate_up(const WeightId& id, const MatrixView& gate,
                                const MatrixView& up) const override {
-    return quantize_gate_up(gate, up, spec(component, layer), nullptr, pool_for(component));
+    MOESAIC_TRY(const auto how, plan(id));
+    return quantize_gate_up(gate, up, how.spec, how.stats.get(), how.pool);
   }
 
  private:
-  QuantSpec spec(Component component, std::uint32_t layer) const {
-    return {options_.policy.at(component, layer), options_.method};
-  }
-  ThreadPool* pool_for(Component component) const {
-    const bool expert =
-        component == Component::kTextExperts || component == Component::kVisionExperts;
-    return expert ? nullptr : &pool_;
+  struct Plan {
+    QuantSpec spec;
+    std::shared_ptr<const InputStatistics> stats;
+    ThreadPool* pool = nullptr;
+  };
+
+  Result<Plan> plan(const WeightId& id) const {
+    Plan how;
+    how.spec.format = options_.policy.at(component_of(id), id.layer);
+    how.spec.method = options_.method;
+    if (options_.method != QuantMethod::kCalibrated) {
+      how.pool = is_expert(id.kind) ? nullptr : &pool_;
+      return how;
+    }
+    how.pool = &pool_;
+    if (is_integer(how.spec.format)) {
+      MOESAIC_TRY(how.stats, options_.statistics(id));
+    }
+    if (!how.stats) how.spec.method = QuantMethod::kSearch;
+    return how;
   }
 
   const PackOptions& options_;
@@ -107,10 +122,13 @@ class PackWriter {
                      {"config_sha256", sha256_hex(config_json_)},
                      {"source", options_.source},
                      {"method", kMethods[static_cast<std::size_t>(options_.method)]},
+                     {"calibration", options_.calibration},
                      {"policy", std::move(rules)}});
   }
 
   Result<void> begin() {
+    if (options_.method == QuantMethod::kCalibrated && !options_.statistics)
+      return fail(Errc::kInvalidArgument, "the method calibrated needs statistics of the inputs");
     fs::create_directories(dir_);
     if (is_pack(dir_))
       return fail(Errc::kInvalidArgument, dir_.string() + ": holds a finished pack already");
@@ -189,9 +207,14 @@ class PackWriter {
     for (std::uint32_t layer = 0; layer < config_.layers; ++layer) {
       if (!config_.layer_is_moe[layer]) continue;
       std::vector<Result<FfnWeights>> group(last - first);
-      pool_.parallel_for(group.size(), [&](std::size_t i) {
+      const auto encode = [&](std::size_t i) {
         group[i] = loader_.expert(layer, modality, first + static_cast<std::uint32_t>(i));
-      });
+      };
+      if (options_.method == QuantMethod::kCalibrated) {
+        for (std::size_t i = 0; i < group.size(); ++i) encode(i);
+      } else {
+        pool_.parallel_for(group.size(), encode);
+      }
       for (std::uint32_t e = first; e < last; ++e) {
         MOESAIC_TRY(auto weights, std::move(group[e - first]));
         Giver giver(out);

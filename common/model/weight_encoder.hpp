@@ -6,6 +6,7 @@
 
 #include "common/base/result.hpp"
 #include "common/kernels/packed_matrix.hpp"
+#include "common/model/weight_source.hpp"
 
 namespace moesaic {
 
@@ -24,14 +25,18 @@ inline constexpr std::array<std::string_view, 8> kComponentNames = {
     "embedding", "lm_head",      "attention",      "dense",
     "shared",    "text_experts", "vision_experts", "vision"};
 
+/// The component that a weight belongs to.
+Component component_of(const WeightId& id);
+
 /// How matrices are brought into kernel layout while a model is loaded or packed. Thread-safe.
 class WeightEncoder {
  public:
   virtual ~WeightEncoder() = default;
-  [[nodiscard]] virtual Result<PackedMatrix> matrix(Component component, std::uint32_t layer,
+  /// @param id kQuery for query, key and value, which are stacked
+  [[nodiscard]] virtual Result<PackedMatrix> matrix(const WeightId& id,
                                                     const MatrixView& w) const = 0;
-  [[nodiscard]] virtual Result<PackedMatrix> gate_up(Component component, std::uint32_t layer,
-                                                     const MatrixView& gate,
+  /// @param id of the gate
+  [[nodiscard]] virtual Result<PackedMatrix> gate_up(const WeightId& id, const MatrixView& gate,
                                                      const MatrixView& up) const = 0;
 };
 
@@ -39,10 +44,10 @@ class WeightEncoder {
 class PackingEncoder final : public WeightEncoder {
  public:
   explicit PackingEncoder(Compute compute) : compute_(compute) {}
-  Result<PackedMatrix> matrix(Component, std::uint32_t, const MatrixView& w) const override {
+  Result<PackedMatrix> matrix(const WeightId&, const MatrixView& w) const override {
     return pack_matrix(w, compute_);
   }
-  Result<PackedMatrix> gate_up(Component, std::uint32_t, const MatrixView& gate,
+  Result<PackedMatrix> gate_up(const WeightId&, const MatrixView& gate,
                                const MatrixView& up) const override {
     return pack_gate_up(gate, up, compute_);
   }

@@ -56,6 +56,29 @@ MatrixView view_of(const Tensor& tensor) {
           1};
 }
 
+/// For error texts.
+std::string name_of(const WeightId& id) {
+  const auto component = component_of(id);
+  std::string name(kComponentNames[static_cast<std::size_t>(component)]);
+  if (component != Component::kEmbedding && component != Component::kLmHead)
+    name += ", layer " + std::to_string(id.layer);
+  if (is_expert(id.kind)) name += ", expert " + std::to_string(id.expert);
+  switch (id.kind) {
+    case kQuery:
+      return name + ", q, k and v";
+    case kAttnOut:
+      return name + ", output";
+    case kDenseDown:
+    case kSharedDown:
+    case kExpertDown:
+      return name + ", down";
+    default:
+      return name;
+  }
+}
+
+}  // namespace
+
 Component component_of(const WeightId& id) {
   switch (id.kind) {
     case kEmbedding:
@@ -84,29 +107,6 @@ Component component_of(const WeightId& id) {
   }
 }
 
-/// For error texts.
-std::string name_of(const WeightId& id) {
-  const auto component = component_of(id);
-  std::string name(kComponentNames[static_cast<std::size_t>(component)]);
-  if (component != Component::kEmbedding && component != Component::kLmHead)
-    name += ", layer " + std::to_string(id.layer);
-  if (is_expert(id.kind)) name += ", expert " + std::to_string(id.expert);
-  switch (id.kind) {
-    case kQuery:
-      return name + ", q, k and v";
-    case kAttnOut:
-      return name + ", output";
-    case kDenseDown:
-    case kSharedDown:
-    case kExpertDown:
-      return name + ", down";
-    default:
-      return name;
-  }
-}
-
-}  // namespace
-
 void WeightLoader::report(const std::string& what) {
   if (!progress_) return;
   const std::lock_guard lock(mutex_);
@@ -124,7 +124,7 @@ Result<std::vector<float>> WeightLoader::values(const WeightId& id) const {
 
 Result<PackedMatrix> WeightLoader::matrix(const WeightId& id) {
   MOESAIC_TRY(const auto ref, source_.get(id));
-  auto packed = encoder_.matrix(component_of(id), id.layer, ref.view);
+  auto packed = encoder_.matrix(id, ref.view);
   if (!packed) return fail(name_of(id), packed.error());
   bytes_ += packed->bytes();
   return packed;
@@ -137,7 +137,7 @@ Result<FfnWeights> WeightLoader::ffn(WeightKind gate, WeightKind up, WeightKind 
   {
     MOESAIC_TRY(const auto g, source_.get(id(gate)));
     MOESAIC_TRY(const auto u, source_.get(id(up)));
-    auto packed = encoder_.gate_up(component_of(id(gate)), at.layer, g.view, u.view);
+    auto packed = encoder_.gate_up(id(gate), g.view, u.view);
     if (!packed) return fail(name_of(id(gate)), packed.error());
     weights.gate_up = std::move(*packed);
     bytes_ += weights.gate_up.bytes();
@@ -183,7 +183,7 @@ Result<PackedMatrix> WeightLoader::qkv(std::uint32_t layer) {
   MOESAIC_TRY(parts[1], source_.get({kKey, layer}));
   MOESAIC_TRY(parts[2], source_.get({kValue, layer}));
   const auto stacked = stack_rows(parts);
-  auto packed = encoder_.matrix(Component::kAttention, layer, view_of(stacked));
+  auto packed = encoder_.matrix({kQuery, layer}, view_of(stacked));
   if (!packed) return fail(name_of({kQuery, layer}), packed.error());
   bytes_ += packed->bytes();
   return packed;

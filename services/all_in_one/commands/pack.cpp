@@ -6,15 +6,18 @@
 #include "common/base/read_file.hpp"
 #include "common/model/fingerprint.hpp"
 #include "common/model/inspect.hpp"
+#include "common/model/sha256.hpp"
+#include "services/all_in_one/calibration/calibration.hpp"
 #include "services/all_in_one/commands/commands.hpp"
 
 namespace moesaic {
 namespace {
 
 constexpr std::size_t kMaxTextBytes = 1 << 20;
+constexpr std::size_t kMaxDataBytes = std::size_t{1} << 30;
 
 struct Options {
-  std::string model, output, format, policy, method = "search";
+  std::string model, output, format, policy, method = "search", calibration;
   std::string verify;
   unsigned threads = 0;
 };
@@ -38,6 +41,15 @@ Result<PackPolicy> policy_of(const Options& options, const ModelConfig& config) 
   return PackPolicy::uniform(*parse_format(options.format));
 }
 
+/// Runs the chats of the file through the checkpoint.
+Result<std::unique_ptr<Calibration>> calibrate(const Options& options) {
+  MOESAIC_TRY(const auto items, read_chat_items(options.calibration));
+  ModelOptions model;
+  model.model = options.model;
+  model.threads = options.threads;
+  return Calibration::run(model, items);
+}
+
 Result<void> run(const Options& options) {
   if (!options.verify.empty()) return verify(options.verify, options.threads);
   if (options.output.empty()) return fail(Errc::kInvalidArgument, "--output is missing");
@@ -48,7 +60,18 @@ Result<void> run(const Options& options) {
   MOESAIC_TRY(const auto config, load_model_config(options.model));
   PackOptions pack;
   MOESAIC_TRY(pack.policy, policy_of(options, config));
-  pack.method = options.method == "absmax" ? QuantMethod::kAbsmax : QuantMethod::kSearch;
+  if (options.calibration.empty() != (options.method != "calibrated"))
+    return fail(Errc::kInvalidArgument, "--method calibrated and --calibration FILE go together");
+  pack.method = options.method == "absmax"   ? QuantMethod::kAbsmax
+                : options.method == "search" ? QuantMethod::kSearch
+                                             : QuantMethod::kCalibrated;
+  std::unique_ptr<Calibration> calibration;
+  if (pack.method == QuantMethod::kCalibrated) {
+    MOESAIC_TRY(calibration, calibrate(options));
+    MOESAIC_TRY(const auto data, read_file(options.calibration, kMaxDataBytes));
+    pack.calibration = sha256_hex(data);
+    pack.statistics = [&](const WeightId& id) { return calibration->for_weight(id); };
+  }
   MOESAIC_TRY(pack.source, model_fingerprint(options.model, "auto"));
   pack.copy_from = options.model;
   MOESAIC_TRY(const auto source, open_checkpoint(options.model, config));
@@ -73,7 +96,9 @@ void add(CLI::App& app, int& status, const char* name, const char* help, const c
       ->excludes(all);
   command->add_option("--method", options->method, "how codes are chosen")
       ->capture_default_str()
-      ->check(CLI::IsMember({"absmax", "search"}));
+      ->check(CLI::IsMember({"absmax", "search", "calibrated"}));
+  command->add_option("--calibration", options->calibration,
+                      "JSONL file of chats with answers, for --method calibrated");
   command->add_option("--verify", options->verify, "only check a pack's tensors");
   command->add_option("--threads", options->threads, "threads (default: one per CPU)")
       ->check(CLI::Range(1, 1024));
