@@ -144,13 +144,13 @@ MOESAIC_AVX512 void softmax_avx512(const Softmax& x) {
     __m512 l = _mm512_loadu_ps(x.l + u * 16);
     std::size_t t = 0;
     for (; t < whole; t += 16) {
-      const __m512 p = cpu::exp16(_mm512_sub_ps(_mm512_loadu_ps(s + t), m));
+      const __m512 p = cpu::exp16_nonpositive(_mm512_sub_ps(_mm512_loadu_ps(s + t), m));
       l = _mm512_add_ps(l, p);
       store_weights(x, u, t, p);
     }
     for (; t < x.tokens; t += 16) {
-      const __m512 p = _mm512_maskz_mov_ps(lanes16(t, seen),
-                                           cpu::exp16(_mm512_sub_ps(_mm512_loadu_ps(s + t), m)));
+      const __m512 p = _mm512_maskz_mov_ps(
+          lanes16(t, seen), cpu::exp16_nonpositive(_mm512_sub_ps(_mm512_loadu_ps(s + t), m)));
       l = _mm512_add_ps(l, p);
       store_weights(x, u, t, p);
     }

@@ -65,6 +65,37 @@ struct Softmax {
 };
 using SoftmaxFn = void (*)(const Softmax&);
 
+/// Most units of a `Bf16Step`.
+inline constexpr std::size_t kWideUnits = 12;
+/// Most tokens of a page or block.
+inline constexpr std::size_t kBlockTokens = 256;
+
+/// One page or block of bf16 keys and values for up to kWideUnits units: `Dots`, `Softmax` and
+/// `Dots` of a packed level in one, in the same order of sums. Scores and weights of all units stay
+/// in the nearest cache, and a run of 64 tokens is read for all units in turn.
+struct Bf16Step {
+  const std::byte* keys = nullptr;
+  const std::byte* values = nullptr;  ///< parts of 64 d, `stride` tokens each
+  std::size_t stride = 0;
+  std::size_t tokens = 0;            ///< in use, a multiple of 32
+  const std::byte* fetch = nullptr;  ///< memory to ask for meanwhile
+  std::size_t fetch_lines = 0;
+  std::size_t dim = 0;
+  std::size_t units = 0;
+  const Bf16* q = nullptr;               ///< [units][dim]
+  const std::size_t* visible = nullptr;  ///< [units]
+  std::size_t first = 0;
+  float* m = nullptr;
+  float* l = nullptr;  ///< [units][16]
+  float* o = nullptr;  ///< [units][dim]
+
+  std::size_t seen(std::size_t u) const {
+    const std::size_t v = visible[u] > first ? visible[u] - first : 0;
+    return v < tokens ? v : tokens;
+  }
+};
+using Bf16StepFn = void (*)(const Bf16Step&);
+
 /// Scale of a unit's int8 query and 128 times the sum of its values: what keys stored as
 /// value + 128 add to a product.
 struct Int8Query {
@@ -113,7 +144,8 @@ struct Level {
   DotsFn dots_f32 = nullptr;
   DotsFn dots_bf16 = nullptr;
   SoftmaxFn softmax = nullptr;
-  bool packed = false;  ///< bf16 dots read a as Bf16 pairs
+  bool packed = false;             ///< bf16 dots read a as Bf16 pairs
+  Bf16StepFn bf16_step = nullptr;  ///< for many units; null: `dots_bf16` and `softmax`
   Int8StepFn int8_step = nullptr;
   /// Most units of an int8 step: as many as share a key in registers (tile instructions want 32).
   std::size_t int8_units = kTileUnits;

@@ -17,6 +17,14 @@ constexpr std::size_t kBlock = 32;  // tokens are processed in whole blocks of t
 
 constexpr std::size_t round_up(std::size_t n, std::size_t to) { return (n + to - 1) / to * to; }
 
+/// Calls fn(first, count, [count] scratch) for n elements part by part.
+template <class Fn>
+void for_parts(std::size_t n, Fn fn) {
+  float part[128];
+  for (std::size_t first = 0; first < n; first += 128)
+    fn(first, std::min<std::size_t>(128, n - first), part);
+}
+
 /// Denormals are zero inside the bf16 recurrence, as TDPBF16PS and vdpbf16ps have it.
 class FlushDenormals {
  public:
@@ -52,6 +60,15 @@ void copy_clean(const PageLayout& layout, const std::byte* values, std::size_t v
       for (std::size_t d = 0; d < width; ++d) last[2 * d + 1] = 0;
     }
   }
+}
+
+/// The values of a page in which `written` tokens or more stand, cleaned into `clean` if need be.
+const std::byte* clean_values(const PageLayout& layout, const std::byte* page, std::size_t written,
+                              std::byte* clean) {
+  const std::byte* values = page + layout.values_offset();
+  if (written >= layout.tokens || written % kBlock == 0) return values;
+  copy_clean(layout, values, written, clean);
+  return clean;
 }
 
 /// One page for one tile of units.
@@ -121,6 +138,39 @@ struct Tile {
     }
   }
 };
+
+/// The pages of many units, twice as many at a time.
+void run_wide_pages(const Level& level, const PageRun& run, std::byte* clean) {
+  const PageLayout& layout = run.layout;
+  const std::size_t lines = layout.bytes() / 64;
+  const std::size_t tiles = (run.units + kWideUnits - 1) / kWideUnits;
+  for (std::size_t p = run.first_page; p < run.last_page; ++p) {
+    Bf16Step step;
+    step.first = p * layout.tokens;
+    const std::size_t written = run.visible[run.units - 1] - step.first;
+    step.keys = run.pages[p];
+    step.values = clean_values(layout, run.pages[p], written, clean);
+    step.stride = layout.tokens;
+    step.dim = layout.dim;
+    for (std::size_t u = 0, tile = 0; u < run.units; u += kWideUnits, ++tile) {
+      step.units = std::min(kWideUnits, run.units - u);
+      const std::size_t visible = run.visible[u + step.units - 1];
+      if (visible <= step.first) continue;
+      step.tokens = round_up(std::min(visible - step.first, layout.tokens), kBlock);
+      if (p + 1 < run.known_pages) {
+        const std::size_t line = lines * tile / tiles;
+        step.fetch = run.pages[p + 1] + line * 64;
+        step.fetch_lines = lines * (tile + 1) / tiles - line;
+      }
+      step.q = reinterpret_cast<const Bf16*>(run.q) + u * layout.dim;
+      step.visible = run.visible + u;
+      step.m = run.state.m + u;
+      step.l = run.state.l + u * 16;
+      step.o = run.state.o + u * layout.dim;
+      level.bf16_step(step);
+    }
+  }
+}
 
 void store_int8(const PageLayout& layout, std::byte* page, std::size_t token, const float* k,
                 const float* v, std::size_t head_dim) {
@@ -226,14 +276,12 @@ void run_pages(const Level& level, const PageRun& run) {
   if (layout.kv == Compute::kInt) return run_int8_pages(level, run);
   std::byte* const clean = run.scratch + scratch_bytes(layout) - layout.values_offset();
   const FlushDenormals flush(layout.kv == Compute::kBf16);
+  if (layout.kv == Compute::kBf16 && level.bf16_step != nullptr && run.units > kTileUnits)
+    return run_wide_pages(level, run, clean);
   for (std::size_t p = run.first_page; p < run.last_page; ++p) {
     const std::size_t first = p * layout.tokens;
     const std::size_t written = run.visible[run.units - 1] - first;
-    const std::byte* values = run.pages[p] + layout.values_offset();
-    if (written < layout.tokens && written % kBlock != 0) {
-      copy_clean(layout, values, written, clean);
-      values = clean;
-    }
+    const std::byte* values = clean_values(layout, run.pages[p], written, clean);
     for (std::size_t u = 0; u < run.units; u += kTileUnits) {
       const std::size_t units = std::min(kTileUnits, run.units - u);
       if (run.visible[u + units - 1] <= first) continue;
@@ -251,7 +299,10 @@ void prepare_query(const Level& level, const PageLayout& layout, const float* q,
   if (layout.kv == Compute::kF32) {
     for (std::size_t d = 0; d < head_dim; ++d) f32[d] = q[d] * scale;
   } else if (level.packed) {
-    for (std::size_t d = 0; d < head_dim; ++d) bf16[d] = f32_to_bf16(q[d] * scale);
+    for_parts(head_dim, [&](std::size_t d0, std::size_t count, float* part) {
+      for (std::size_t d = 0; d < count; ++d) part[d] = q[d0 + d] * scale;
+      to_bf16(part, count, bf16 + d0);
+    });
     std::fill(bf16 + head_dim, bf16 + layout.dim, Bf16{0});
     return;
   } else {
@@ -290,14 +341,16 @@ void finish_unit(const State& state, std::size_t unit, std::size_t dim, std::siz
   for (std::size_t half = 8; half != 0; half /= 2)
     for (std::size_t i = 0; i < half; ++i) l[i] += l[i + half];
   const float* o = state.o + unit * dim;
-  for (std::size_t d = 0; d < head_dim; ++d) {
-    // + 0 makes -0 into +0: whether masked keys were added as zeros must not be visible.
-    const float y = (o[d] + 0.0F) / l[0];
-    if (compute == Compute::kBf16)
-      static_cast<Bf16*>(out)[d] = f32_to_bf16(y);
-    else
-      static_cast<float*>(out)[d] = y;
+  // + 0 makes -0 into +0: whether masked keys were added as zeros must not be visible.
+  if (compute == Compute::kF32) {
+    auto* y = static_cast<float*>(out);
+    for (std::size_t d = 0; d < head_dim; ++d) y[d] = (o[d] + 0.0F) / l[0];
+    return;
   }
+  for_parts(head_dim, [&](std::size_t d0, std::size_t count, float* part) {
+    for (std::size_t d = 0; d < count; ++d) part[d] = (o[d0 + d] + 0.0F) / l[0];
+    to_bf16(part, count, static_cast<Bf16*>(out) + d0);
+  });
 }
 
 const Level& level_for(Isa isa) {
