@@ -98,8 +98,8 @@ struct Bodies {
     all_products(x, set, product);
     const Lanes d = lanes(step);
     // Four chains, so that comparisons need not wait for each other.
-    Lanes least[4] = {};
-    Ints chosen[4] = {};
+    Lanes least[4];
+    Ints chosen[4];
     for (std::int32_t i = 0; i < 4; ++i) {
       least[i] = d * set.norms[i] + product[i];
       chosen[i] = Ints{} + i;

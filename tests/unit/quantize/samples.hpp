@@ -59,6 +59,18 @@ inline MatrixView view_of(const std::vector<float>& w, std::size_t rows, std::si
           1};
 }
 
+/// Signal to noise, dB.
+inline double snr_db(const std::vector<float>& w, const std::vector<float>& q) {
+  double signal = 0;
+  double noise = 0;
+  for (std::size_t i = 0; i < w.size(); ++i) {
+    const double d = double{w[i]} - double{q[i]};
+    signal += double{w[i]} * double{w[i]};
+    noise += d * d;
+  }
+  return 10 * std::log10(signal / noise);
+}
+
 /// What a packed matrix stands for, [rows][cols] (gate rows, then up rows).
 inline std::vector<float> weights_of(const PackedMatrix& p) {
   const std::size_t parts = p.gate_up ? 2 : 1;
