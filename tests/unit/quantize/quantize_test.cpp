@@ -7,6 +7,7 @@
 #include <cstring>
 #include <limits>
 #include <random>
+#include <utility>
 
 #include "common/kernels/integer_weight.hpp"
 
@@ -108,6 +109,48 @@ TEST(QuantizeTest, ThreadsAndElementTypesDoNotChangeBytes) {
   }
 }
 
+TEST(QuantizeTest, EveryLevelGivesTheSameBytes) {
+  ThreadPool pool(3);
+  for (const auto& [rows, cols] : {std::pair{70, 200}, std::pair{33, 7}, std::pair{32, 512}}) {
+    const auto n = static_cast<std::size_t>(rows), k = static_cast<std::size_t>(cols);
+    auto w = gaussian(n * k, 8);
+    w[5] = 0.4F;
+    std::fill_n(w.begin() + static_cast<std::ptrdiff_t>(k), k, 0.0F);
+    for (const auto format : {WeightFormat::kW8r, WeightFormat::kW4r, WeightFormat::kCcq2})
+      for (const auto method : {QuantMethod::kAbsmax, QuantMethod::kSearch}) {
+        QuantSpec spec{format, method, ccq2_code_pairs().first(2)};
+        spec.isa = Isa::kScalar;
+        const auto want = quantize_matrix(view(w, n, k), spec, nullptr, nullptr);
+        ASSERT_TRUE(want);
+        for (const Isa isa : available_isas()) {
+          spec.isa = isa;
+          const auto got = quantize_matrix(view(w, n, k), spec, nullptr, &pool);
+          ASSERT_TRUE(got);
+          EXPECT_EQ(std::memcmp(got->data, want->data, want->bytes()), 0)
+              << isa_name(isa) << ' ' << format_name(format);
+        }
+      }
+  }
+}
+
+TEST(QuantizeTest, StridesOfTheSourceChangeNothing) {
+  const std::size_t rows = 37, cols = 90;
+  auto w = gaussian(rows * cols, 9);
+  std::vector<Bf16> stored(w.size());  // transposed
+  for (std::size_t r = 0; r < rows; ++r)
+    for (std::size_t c = 0; c < cols; ++c)
+      w[r * cols + c] = bf16_to_f32(stored[c * rows + r] = f32_to_bf16(w[r * cols + c]));
+  const MatrixView turned{
+      reinterpret_cast<const std::byte*>(stored.data()), DType::kU16, rows, cols, 1, rows};
+  for (const auto format : {WeightFormat::kW8r, WeightFormat::kW4r, WeightFormat::kCcq2})
+    for (const auto method : {QuantMethod::kAbsmax, QuantMethod::kSearch}) {
+      const auto want = quantize_matrix(view(w, rows, cols), {format, method}, nullptr, nullptr);
+      const auto got = quantize_matrix(turned, {format, method}, nullptr, nullptr);
+      ASSERT_TRUE(want && got);
+      EXPECT_EQ(std::memcmp(got->data, want->data, want->bytes()), 0);
+    }
+}
+
 TEST(QuantizeTest, RowsOfZerosAndOfTinyOrHugeValuesStayFinite) {
   std::vector<float> w(4 * 64, 0.0F);
   w[64] = 1e-42F;  // row 1: denormal
@@ -123,6 +166,20 @@ TEST(QuantizeTest, RowsOfZerosAndOfTinyOrHugeValuesStayFinite) {
         EXPECT_NEAR(value(*packed, 2, k) / 3e38, w[128 + k] / 3e38, 0.08);
         EXPECT_NEAR(value(*packed, 3, k), w[192 + k], 0.5);
       }
+    }
+}
+
+TEST(QuantizeTest, TheFirstOfSeveralBadWeightsIsNamed) {
+  ThreadPool pool(3);
+  auto w = gaussian(300 * 64, 10);
+  for (const std::size_t row : {290U, 100U, 70U, 35U})
+    w[row * 64 + 1] = std::numeric_limits<float>::infinity();
+  for (const auto format : {WeightFormat::kW8r, WeightFormat::kW4r, WeightFormat::kCcq2})
+    for (int round = 0; round < 10; ++round) {
+      const auto bad =
+          quantize_matrix(view(w, 300, 64), {format, QuantMethod::kSearch}, nullptr, &pool);
+      ASSERT_FALSE(bad);
+      EXPECT_EQ(bad.error().what, "row 35, column 1: inf is not a weight");
     }
 }
 
