@@ -216,8 +216,9 @@ AttentionFn attention_for(Isa isa) {
     case Isa::kAvx2:
       return attention_at<Isa::kAvx2>;
     case Isa::kAvx512:
-    case Isa::kAmx:
       return attention_at<Isa::kAvx512>;
+    case Isa::kAmx:
+      return attention_at<Isa::kAmx>;
     case Isa::kAvx512Bf16:
       return attention_at<Isa::kAvx512Bf16>;
   }

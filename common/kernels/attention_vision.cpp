@@ -167,8 +167,9 @@ AttentionVisionFn attention_vision_for(Isa isa) {
     case Isa::kAvx2:
       return attention_vision_at<Isa::kAvx2>;
     case Isa::kAvx512:
-    case Isa::kAmx:
       return attention_vision_at<Isa::kAvx512>;
+    case Isa::kAmx:
+      return attention_vision_at<Isa::kAmx>;
     case Isa::kAvx512Bf16:
       return attention_vision_at<Isa::kAvx512Bf16>;
   }

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "common/base/aligned_buffer.hpp"
+#include "common/kernels/cpu/amx.hpp"
 
 namespace moesaic {
 namespace {
@@ -118,6 +119,27 @@ constexpr std::size_t kSums = 16;
     for (auto& s : sums) asm volatile("vpdpbusd %1, %1, %0" : "+v"(s) : "v"(a));
 }
 
+/// Four tiles of sums, products of 16 x 16 x 64 bytes.
+MOESAIC_AMX void tile_dpbssd(std::size_t steps) {
+  const cpu::WholeTiles tiles;
+  for (std::size_t i = 0; i < steps / 16; ++i) {
+    MOESAIC_TILE_DOT(tdpbssd, 0, 4, 6);
+    MOESAIC_TILE_DOT(tdpbssd, 1, 4, 7);
+    MOESAIC_TILE_DOT(tdpbssd, 2, 5, 6);
+    MOESAIC_TILE_DOT(tdpbssd, 3, 5, 7);
+  }
+}
+
+MOESAIC_AMX void tile_dpbf16(std::size_t steps) {
+  const cpu::WholeTiles tiles;
+  for (std::size_t i = 0; i < steps / 16; ++i) {
+    MOESAIC_TILE_DOT(tdpbf16ps, 0, 4, 6);
+    MOESAIC_TILE_DOT(tdpbf16ps, 1, 4, 7);
+    MOESAIC_TILE_DOT(tdpbf16ps, 2, 5, 6);
+    MOESAIC_TILE_DOT(tdpbf16ps, 3, 5, 7);
+  }
+}
+
 /// Products of words added in pairs, and the sums.
 [[gnu::target("avx2")]] void madd8(std::size_t steps) {
   __m256i sums[kSums - 4];
@@ -185,6 +207,11 @@ struct Loop {
 };
 
 Loop loop_for(Isa isa, Compute compute) {
+  if (isa == Isa::kAmx && compute != Compute::kF32) {
+    constexpr double kTileProducts = 4 * 16 * 16 * 2 / 16.0;  // of 4-byte elements, a step
+    return compute == Compute::kInt ? Loop{tile_dpbssd, 64 * kTileProducts}
+                                    : Loop{tile_dpbf16, 32 * kTileProducts};
+  }
   if (compute == Compute::kInt) {
     if (isa >= Isa::kAvx512) return {dpbusd16, 128.0 * kSums};
     if (isa == Isa::kAvx2) return {madd8, 32.0 * (kSums - 4)};

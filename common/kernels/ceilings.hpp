@@ -24,8 +24,9 @@ void plain_read(const std::byte* data, std::size_t bytes, unsigned streams, Thre
 double measure_read_gbs(ThreadPool& pool, std::size_t bytes);
 
 /// 1e9 operations/s (a multiply-add is two) of all workers together for the instructions with which
-/// the products of that level and mode sum: scalar, 8- or 16-lane f32 multiply-add, or vdpbf16ps;
-/// of integers scalar, vpmaddwd with vpaddd (8 sums of two products), or vpdpbusd (16 of four).
+/// the products of that level and mode sum: scalar, 8- or 16-lane f32 multiply-add, vdpbf16ps or
+/// tdpbf16ps; of integers scalar, vpmaddwd with vpaddd (8 sums of two products), vpdpbusd (16 of
+/// four) or tdpbssd.
 /// Worker CPU time is counted, so that a busy machine does not lower it. Takes about 0.1 s.
 /// @pre isa is available
 double measure_peak_gops(Isa isa, Compute compute, ThreadPool& pool);

@@ -8,6 +8,8 @@
 #include <string>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace moesaic {
@@ -21,7 +23,8 @@ struct CpuFeatures {
   bool avx2 = false;    // with FMA and F16C, ymm state saved by the system
   bool avx512 = false;  // F, BW, DQ, VL, VNNI, zmm state saved by the system
   bool avx512_bf16 = false;
-  bool amx = false;  // tile, int8 and bf16 exist, whether or not the system grants them
+  bool amx = false;    // tile, int8 and bf16 exist, whether or not the system grants them
+  bool tiles = false;  // and it does
 };
 
 #if defined(__x86_64__)
@@ -41,6 +44,12 @@ std::uint64_t saved_state() {
   return (std::uint64_t{high} << 32) | low;
 }
 
+/// Asks the system to let this process use tiles. Kernels that know nothing of them refuse.
+bool may_use_tiles() {
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;  // of arch_prctl
+  return ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
 constexpr bool bit(unsigned reg, int index) { return (reg >> index & 1u) != 0; }
 
 CpuFeatures detect() {
@@ -58,6 +67,8 @@ CpuFeatures detect() {
              bit(seven.b, 31) && bit(seven.c, 11);
   f.avx512_bf16 = f.avx512 && bit(seven_one.a, 5);
   f.amx = bit(seven.d, 22) && bit(seven.d, 24) && bit(seven.d, 25);
+  const bool tile_state = (state & 0x60000) == 0x60000;
+  f.tiles = f.amx && f.avx512_bf16 && tile_state && may_use_tiles();
   return f;
 }
 #else
@@ -71,6 +82,7 @@ std::vector<Isa> find_available() {
   if (f.avx512) levels.push_back(Isa::kAvx512);
   // Where AMX exists vdpbf16ps runs at half of the FMA rate: that level is for other CPUs.
   if (f.avx512_bf16 && !f.amx) levels.push_back(Isa::kAvx512Bf16);
+  if (f.tiles) levels.push_back(Isa::kAmx);
   return levels;
 }
 

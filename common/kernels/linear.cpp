@@ -192,8 +192,9 @@ LinearFn linear_for(Isa isa) {
       return linear_at<Isa::kAvx512>;
     case Isa::kAvx512Bf16:
       return linear_at<Isa::kAvx512Bf16>;
-    case Isa::kScalar:
     case Isa::kAmx:
+      return linear_at<Isa::kAmx>;
+    case Isa::kScalar:
       break;
   }
   return linear_at<Isa::kScalar>;

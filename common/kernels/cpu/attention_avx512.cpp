@@ -100,12 +100,6 @@ MOESAIC_AVX512 void rows_bf16(const Dots& x) {
   for (; n < x.columns; n += 16) tile_bf16<U, 1>(x, n);
 }
 
-void dots_bf16(const Dots& x) {
-  static constexpr DotsFn kRows[] = {rows_bf16<1>, rows_bf16<2>, rows_bf16<3>,
-                                     rows_bf16<4>, rows_bf16<5>, rows_bf16<6>};
-  kRows[x.units - 1](x);
-}
-
 MOESAIC_AVX512 inline void rescale(const Softmax& x, std::size_t u, float max) {
   const __m512 r = cpu::exp16(_mm512_set1_ps(x.m[u] - max));
   float* l = x.l + u * 16;
@@ -128,6 +122,12 @@ MOESAIC_AVX512 inline void store_weights(const Softmax& x, std::size_t u, std::s
 void dots_f32_avx512(const Dots& x) {
   static constexpr DotsFn kRows[] = {rows_f32<1>, rows_f32<2>, rows_f32<3>,
                                      rows_f32<4>, rows_f32<5>, rows_f32<6>};
+  kRows[x.units - 1](x);
+}
+
+void dots_bf16_avx512(const Dots& x) {
+  static constexpr DotsFn kRows[] = {rows_bf16<1>, rows_bf16<2>, rows_bf16<3>,
+                                     rows_bf16<4>, rows_bf16<5>, rows_bf16<6>};
   kRows[x.units - 1](x);
 }
 
@@ -159,7 +159,7 @@ MOESAIC_AVX512 void softmax_avx512(const Softmax& x) {
 }
 
 const Level kAvx512 = {.dots_f32 = dots_f32_avx512,
-                       .dots_bf16 = dots_bf16,
+                       .dots_bf16 = dots_bf16_avx512,
                        .softmax = softmax_avx512,
                        .int8_step = int8_step_avx512,
                        .integer = &cpu::kIntegerAvx512};

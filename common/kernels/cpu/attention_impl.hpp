@@ -160,9 +160,11 @@ extern const Level kScalar;
 extern const Level kAvx2;
 extern const Level kAvx512;
 extern const Level kAvx512Bf16;
+extern const Level kAmx;
 const Level& level_for(Isa isa);
-// Shared by `kAvx512` and `kAvx512Bf16`.
+// Shared by `kAvx512`, `kAvx512Bf16` and `kAmx`.
 void dots_f32_avx512(const Dots& x);
+void dots_bf16_avx512(const Dots& x);
 void softmax_avx512(const Softmax& x);
 
 /// Where things stand in a page of `tokens` tokens: keys [tokens / 64][D / n][64][n], n = 1, 2 or 4

@@ -361,8 +361,9 @@ const Level& level_for(Isa isa) {
       return kAvx2;
     case Isa::kAvx512Bf16:
       return kAvx512Bf16;
-    case Isa::kAvx512:
     case Isa::kAmx:
+      return kAmx;
+    case Isa::kAvx512:
       return kAvx512;
   }
   return kScalar;

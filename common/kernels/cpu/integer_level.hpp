@@ -41,6 +41,7 @@ struct IntegerLevel {
 extern const IntegerLevel kIntegerScalar;
 extern const IntegerLevel kIntegerAvx2;
 extern const IntegerLevel kIntegerAvx512;
+extern const IntegerLevel kIntegerAmx;
 
 /// Scale of a block of activations and its inverse, by the bits of its largest magnitude.
 struct BlockScale {

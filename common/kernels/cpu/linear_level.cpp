@@ -84,9 +84,8 @@ const LinearLevel& linear_level(Isa isa) {
     case Isa::kAvx512Bf16:
       return linear_avx512bf16();
     case Isa::kAmx:
-      break;
+      return linear_amx();
   }
-  assert(false && "level not in this build");
   return linear_scalar();
 }
 

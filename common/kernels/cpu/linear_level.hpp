@@ -61,6 +61,7 @@ const LinearLevel& linear_scalar();
 const LinearLevel& linear_avx2();
 const LinearLevel& linear_avx512();
 const LinearLevel& linear_avx512bf16();
+const LinearLevel& linear_amx();
 /// @pre isa is available in this build
 const LinearLevel& linear_level(Isa isa);
 

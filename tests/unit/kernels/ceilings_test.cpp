@@ -12,8 +12,9 @@ TEST(CeilingsTest, WiderLevelsHaveHigherPeaks) {
   double last = 0;
   for (const auto isa : available_isas()) {
     const double f32 = measure_peak_gops(isa, Compute::kF32, pool);
-    // Every level at least doubles its lanes but avx512bf16, whose f32 instruction is avx512's.
-    if (isa != Isa::kAvx512Bf16) {
+    // Every level at least doubles its lanes but avx512bf16 and amx, whose f32 instruction is
+    // avx512's.
+    if (isa <= Isa::kAvx512) {
       EXPECT_GT(f32, last) << isa_name(isa);
     }
     EXPECT_TRUE(std::isfinite(f32));
@@ -36,6 +37,14 @@ TEST(CeilingsTest, IntegerPeaksGrowWithTheLanes) {
       EXPECT_GT(peak, 2 * avx2) << isa_name(isa);
     }
   }
+}
+
+TEST(CeilingsTest, TilesDoFarMoreThanVectors) {
+  if (available_isas().back() != Isa::kAmx) GTEST_SKIP() << "this CPU has no such level";
+  ThreadPool pool(1);
+  for (const auto compute : {Compute::kInt, Compute::kBf16})
+    EXPECT_GT(measure_peak_gops(Isa::kAmx, compute, pool),
+              2 * measure_peak_gops(Isa::kAvx512, compute, pool));
 }
 
 TEST(CeilingsTest, ReadBandwidthIsPositiveAndFinite) {
