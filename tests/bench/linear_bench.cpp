@@ -14,6 +14,7 @@
 #include "common/base/aligned_buffer.hpp"
 #include "common/kernels/ceilings.hpp"
 #include "common/kernels/linear.hpp"
+#include "common/kernels/stream_probe.hpp"
 #include "common/tensor/bf16.hpp"
 
 namespace moesaic {
@@ -246,7 +247,7 @@ void decode_shapes(benchmark::internal::Benchmark* b) {
     b->Args({1, 1536, 2560, 1, threads});
     b->Args({1, 2560, 3072, 0, threads});
     for (const int format : {2, 3, 4})
-      for (const int m : {1, 2, 4, 8, 12}) b->Args({m, 2560, 3072, format, threads});
+      for (const int m : {1, 2, 3, 4, 8, 12}) b->Args({m, 2560, 3072, format, threads});
   }
 }
 
@@ -281,6 +282,12 @@ int main(int argc, char** argv) {
     return 1;
   }
   benchmark::AddCustomContext("isa", std::string(moesaic::isa_name(*isa)));
+  {
+    moesaic::ThreadPool pool(0);
+    const auto streams = moesaic::tune_streams(pool);
+    benchmark::AddCustomContext("streams", std::to_string(streams.panels) + " panels, " +
+                                               std::to_string(streams.ahead) + " bytes ahead");
+  }
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   benchmark::RunSpecifiedBenchmarks();

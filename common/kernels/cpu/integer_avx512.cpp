@@ -40,13 +40,14 @@ MOESAIC_INLINE __m512 add_block(__m512i sum, float scale, __m512 acc, bool first
   return first ? _mm512_mul_ps(value, s) : _mm512_fmadd_ps(value, s, acc);
 }
 
-/// Rows [row, row + T) of a tile by S panels side by side: c[t][32 s ..].
+/// Rows [row, row + T) of a tile by S panels, `apart` bytes from each to the next, side by side:
+/// c[t][32 s ..].
 template <class Format, int T, int S>
-MOESAIC_AVX512 void tile_registers(const IntegerJob& job, const std::byte* panel, std::size_t row,
-                                   std::size_t ahead, float* c) {
+MOESAIC_AVX512 void tile_registers(const IntegerJob& job, const std::byte* panel, std::size_t apart,
+                                   std::size_t row, std::size_t ahead, float* c) {
   const RowLayout& layout = *job.layout;
   const std::size_t ld = layout.padded_rows(), chunk = layout.chunk();
-  const std::size_t panel_bytes = job.w->panel_bytes(), steps = layout.block / 64;
+  const std::size_t steps = layout.block / 64;
   const float* scales = layout.scales(job.x) + row;
   const std::int32_t* sums =
       (Format::kGroupScale ? layout.sums64(job.x) : layout.sums(job.x)) + row;
@@ -73,7 +74,7 @@ MOESAIC_AVX512 void tile_registers(const IntegerJob& job, const std::byte* panel
       }
 #pragma GCC unroll 4
       for (int s = 0; s < S; ++s) {
-        const std::byte* p = panel + s * panel_bytes;
+        const std::byte* p = panel + s * apart;
         const std::byte* block = Format::block(p, q);
         const std::byte* next = block + ahead + (Format::kGroupScale && q % 2 != 0 ? 544 : 0);
         if (Format::kBytes % 1024 != 0) fetch(next + Format::kBytes - 64);
@@ -117,7 +118,7 @@ MOESAIC_AVX512 void tile_registers(const IntegerJob& job, const std::byte* panel
   }
   for (int s = 0; s < S; ++s)
     for (int h = 0; h < 2; ++h) {
-      const __m512 scale = _mm512_load_ps(panel + s * panel_bytes + 64 * h);
+      const __m512 scale = _mm512_load_ps(panel + s * apart + 64 * h);
       for (int t = 0; t < T; ++t) {
         float* out = c + t * 32 * S + 32 * s + 16 * h;
         _mm512_store_ps(out, _mm512_mul_ps(_mm512_load_ps(out), scale));
@@ -127,10 +128,10 @@ MOESAIC_AVX512 void tile_registers(const IntegerJob& job, const std::byte* panel
 
 /// One row of w4r: the products with raw codes first, then the multiplier of 16 k.
 template <int S>
-MOESAIC_AVX512 void gemv_w4r(const IntegerJob& job, const std::byte* panel, std::size_t,
-                             std::size_t ahead, float* c) {
+MOESAIC_AVX512 void gemv_w4r(const IntegerJob& job, const std::byte* panel, std::size_t apart,
+                             std::size_t, std::size_t ahead, float* c) {
   const RowLayout& layout = *job.layout;
-  const std::size_t panel_bytes = job.w->panel_bytes(), steps = layout.block / 64;
+  const std::size_t steps = layout.block / 64;
   const float* scales = layout.scales(job.x);
   const std::int32_t* sums = layout.sums16(job.x);
   const __m512i nibble = _mm512_set1_epi8(15), mult_mask = _mm512_set1_epi32(15);
@@ -143,7 +144,7 @@ MOESAIC_AVX512 void gemv_w4r(const IntegerJob& job, const std::byte* panel, std:
     for (std::size_t i = 0; i < steps; ++i, x += 64, block += kBlockBytes, sums += 4) {
 #pragma GCC unroll 4
       for (int s = 0; s < S; ++s) {
-        const std::byte* v = block + s * panel_bytes;
+        const std::byte* v = block + s * apart;
         fetch(v + ahead);
         const auto* words = reinterpret_cast<const __m256i*>(v);
         const __m512i m0 = _mm512_cvtepu16_epi32(_mm256_load_si256(words));
@@ -185,75 +186,91 @@ MOESAIC_AVX512 void gemv_w4r(const IntegerJob& job, const std::byte* panel, std:
   for (int s = 0; s < S; ++s)
     for (int h = 0; h < 2; ++h) {
       float* out = c + 32 * s + 16 * h;
-      const __m512 scale = _mm512_load_ps(panel + s * panel_bytes + 64 * h);
+      const __m512 scale = _mm512_load_ps(panel + s * apart + 64 * h);
       _mm512_store_ps(out, _mm512_mul_ps(_mm512_load_ps(out), scale));
     }
 }
 
 using RegisterTile = void (*)(const IntegerJob&, const std::byte*, std::size_t, std::size_t,
-                              float*);
+                              std::size_t, float*);
 
-/// Tiles of a format: by rows, and for one row by panels side by side (1, 2, 4).
+/// Tiles of a format by rows and by panels side by side: of[log2 of panels][rows - 1]; null where
+/// the sums would not fit in registers.
 struct RegisterTiles {
   static constexpr std::size_t kMostRows = 8;
-  std::array<RegisterTile, kMostRows> rows;
-  std::array<RegisterTile, 3> one_row;
+  std::array<std::array<RegisterTile, kMostRows>, 3> of{};
   std::size_t most_rows = kMostRows;
+
+  /// Most panels side by side, up to `wanted`, for so many rows, as a power of two.
+  std::size_t streams_for(std::size_t rows, std::size_t wanted) const {
+    std::size_t kind = wanted >= 4 ? 2 : wanted / 2;
+    while (kind > 0 && (rows > most_rows || of[kind][rows - 1] == nullptr)) --kind;
+    return kind;
+  }
 };
 
-template <class Format>
-constexpr RegisterTiles register_tiles() {
-  RegisterTiles tiles{};
+template <class Format, int S>
+constexpr auto register_tiles_of_streams() {
+  constexpr int kMostSums = 16;
+  std::array<RegisterTile, RegisterTiles::kMostRows> tiles{};
   [&]<int... i>(std::integer_sequence<int, i...>) {
-    ((tiles.rows[i] = tile_registers<Format, i + 1, 1>), ...);
+    ((tiles[i] = tile_registers<Format, i + 1, S>), ...);
   }
-  (std::make_integer_sequence<int, 8>());
-  tiles.one_row = {tile_registers<Format, 1, 1>, tile_registers<Format, 1, 2>,
-                   tile_registers<Format, 1, 4>};
-  if (Format::kGroupScale) tiles.most_rows = 4;
+  (std::make_integer_sequence<int, kMostSums / 2 / S>());
   return tiles;
 }
 
-RegisterTiles register_tiles_for(WeightFormat format) {
-  static constexpr RegisterTiles w8r = register_tiles<W8r>(), ccq2 = register_tiles<Ccq2>();
-  static constexpr RegisterTiles w4r = [] {
-    auto tiles = register_tiles<W4r>();
-    tiles.one_row = {gemv_w4r<1>, gemv_w4r<2>, gemv_w4r<4>};
-    return tiles;
-  }();
-  return format == WeightFormat::kW8r ? w8r : format == WeightFormat::kW4r ? w4r : ccq2;
+template <class Format>
+constexpr RegisterTiles register_tiles() {
+  return {.of = {register_tiles_of_streams<Format, 1>(), register_tiles_of_streams<Format, 2>(),
+                 register_tiles_of_streams<Format, 4>()},
+          .most_rows = Format::kGroupScale ? 4 : RegisterTiles::kMostRows};
 }
 
-void run_one_row(const IntegerJob& job) {
-  const auto tiles = register_tiles_for(job.w->format);
-  const auto [wanted, ahead] = streams();
-  alignas(64) float c[4 * 32];
-  for (std::size_t p = job.first_panel; p < job.last_panel;) {
-    const std::size_t left = job.last_panel - p;
-    const int kind = wanted >= 4 && left >= 4 ? 2 : wanted >= 2 && left >= 2 ? 1 : 0;
-    const std::size_t side = std::size_t{1} << kind;
-    tiles.one_row[static_cast<std::size_t>(kind)](job, job.w->data + p * job.w->panel_bytes(), 0,
-                                                  ahead, c);
-    for (std::size_t s = 0; s < side; ++s) job.sink->take(p + s, 0, 1, c + 32 * s, 32);
-    p += side;
+const RegisterTiles& register_tiles_for(const IntegerJob& job) {
+  static constexpr RegisterTiles w8r = register_tiles<W8r>(), w4r = register_tiles<W4r>(),
+                                 ccq2 = register_tiles<Ccq2>();
+  // Sums of 16 values are there for a single row only.
+  static constexpr RegisterTiles w4r_row = {.of = {{{gemv_w4r<1>}, {gemv_w4r<2>}, {gemv_w4r<4>}}}};
+  switch (job.w->format) {
+    case WeightFormat::kW8r:
+      return w8r;
+    case WeightFormat::kW4r:
+      return job.layout->rows == 1 ? w4r_row : w4r;
+    default:
+      return ccq2;
   }
+}
+
+/// Panels from `first` on by 1 << `kind` streams, each a range of panels of its own: what a stream
+/// fetches ahead is what it reads next.
+/// @return the first panel that is left
+std::size_t run_streams(const IntegerJob& job, const RegisterTiles& tiles, std::size_t kind,
+                        std::size_t first) {
+  const std::size_t side = std::size_t{1} << kind, per = (job.last_panel - first) >> kind;
+  const std::size_t panel_bytes = job.w->panel_bytes(), ahead = streams().ahead;
+  const std::size_t rows = job.last_row - job.first_row;
+  const std::size_t parts = (rows + tiles.most_rows - 1) / tiles.most_rows;
+  alignas(64) float c[kRegisterRows * 32];
+  for (std::size_t p = first; p < first + per; ++p) {
+    for (std::size_t i = 0; i < parts; ++i) {
+      const std::size_t begin = i * rows / parts, end = (i + 1) * rows / parts;
+      // Later parts read from L1 what the first has fetched.
+      tiles.of[kind][end - begin - 1](job, job.w->data + p * panel_bytes, per * panel_bytes,
+                                      job.first_row + begin, i == 0 ? ahead : 0,
+                                      c + begin * 32 * side);
+    }
+    for (std::size_t s = 0; s < side; ++s)
+      job.sink->take(p + s * per, job.first_row, rows, c + 32 * s, 32 * side);
+  }
+  return first + (per << kind);
 }
 
 void run_few_rows(const IntegerJob& job) {
-  const auto tiles = register_tiles_for(job.w->format);
-  const std::size_t rows = job.last_row - job.first_row;
-  const std::size_t parts = (rows + tiles.most_rows - 1) / tiles.most_rows;
-  const std::size_t ahead = streams().ahead;
-  alignas(64) float c[kRegisterRows * 32];
-  for (std::size_t p = job.first_panel; p < job.last_panel; ++p) {
-    for (std::size_t i = 0; i < parts; ++i) {
-      const std::size_t first = i * rows / parts, last = (i + 1) * rows / parts;
-      // Later parts read from L1 what the first has fetched.
-      tiles.rows[last - first - 1](job, job.w->data + p * job.w->panel_bytes(),
-                                   job.first_row + first, i == 0 ? ahead : 0, c + first * 32);
-    }
-    job.sink->take(p, job.first_row, rows, c, 32);
-  }
+  const auto& tiles = register_tiles_for(job);
+  std::size_t kind = tiles.streams_for(job.last_row - job.first_row, streams().panels);
+  for (std::size_t p = job.first_panel; p < job.last_panel; --kind)
+    p = run_streams(job, tiles, kind, p);
 }
 
 // ---------------------------------------------------------------- many rows: by way of L1
@@ -452,7 +469,6 @@ void run_many_rows(const IntegerJob& job) {
 void run(const IntegerJob& job) {
   const std::size_t rows = job.last_row - job.first_row;
   if (rows == 0) return;
-  if (job.layout->rows == 1) return run_one_row(job);
   if (rows <= kRegisterRows) return run_few_rows(job);
   switch (job.w->format) {
     case WeightFormat::kW8r:
