@@ -72,10 +72,9 @@ double relative_rms(std::span<const float> want, std::span<const float> got) {
 }
 
 /// Token row of the first expert choice that differs, over all layers; the number of tokens if
-/// there is none. A difference where the golden choice is clear is a problem.
-std::size_t first_other_choice(const Tensors& golden, const Tensors& got,
+/// there is none. A difference where the golden margin is larger than `margin` is a problem.
+std::size_t first_other_choice(const Tensors& golden, const Tensors& got, float margin,
                                std::vector<std::string>& problems) {
-  constexpr float kClear = 0.006F;
   auto first = static_cast<std::size_t>(golden.at("input_ids").shape[0]);
   const auto tokens = first;
   // Token by token: a choice depends on that row and the rows before it.
@@ -89,7 +88,7 @@ std::size_t first_other_choice(const Tensors& golden, const Tensors& got,
           std::multiset<std::int32_t>(b.begin(), b.end()))
         continue;
       if (row < first &&
-          golden.at(name.substr(0, name.rfind('.')) + ".margin").as<float>()[row] > kClear)
+          golden.at(name.substr(0, name.rfind('.')) + ".margin").as<float>()[row] > margin)
         problems.push_back(name + ": other experts in row " + std::to_string(row) +
                            " in spite of a clear margin");
       first = std::min(first, row);
@@ -180,13 +179,13 @@ std::vector<std::string> differences(const Tensors& golden, const Tensors& got,
   return problems;
 }
 
-std::vector<std::string> bf16_differences(const Tensors& golden, const Tensors& got,
-                                          std::size_t& compared_rows) {
+std::vector<std::string> noisy_differences(const Tensors& golden, const Tensors& got,
+                                           const Noise& noise, std::size_t& compared_rows) {
   static const std::regex vision("(image|video)\\.(vit|resampler)\\.out");
   static const std::regex decoder("layer\\.\\d+\\.out|final_norm|logits");
   std::vector<std::string> problems;
   compared_rows = 0;
-  const auto clean = first_other_choice(golden, got, problems);
+  const auto clean = first_other_choice(golden, got, noise.margin, problems);
   for (const auto& [name, want] : golden) {
     const bool of_vision = std::regex_match(name, vision);
     if (!of_vision && !std::regex_match(name, decoder)) continue;
@@ -198,7 +197,7 @@ std::vector<std::string> bf16_differences(const Tensors& golden, const Tensors& 
       const auto rms = relative_rms(want.as<float>().subspan(i * width, width),
                                     have.as<float>().subspan(rows[i] * width, width));
       ++compared_rows;
-      if (!(rms <= (of_vision ? 0.02 : 0.04)))
+      if (!(rms <= (of_vision ? noise.vision : noise.decoder)))
         problems.push_back(name + ": row " + std::to_string(rows[i]) +
                            " off by a relative rms of " + std::to_string(rms));
     }

@@ -27,10 +27,16 @@ Tensors case_inputs(const Tensors& golden, std::int32_t placeholder);
 std::vector<std::string> differences(const Tensors& golden, const Tensors& got,
                                      std::size_t& compared);
 
-/// The same for a pass in bf16, row by row: relative rms <= 0.02 for the vision tower's and
-/// resampler's output and <= 0.04 for decoder rows, up to the first row whose experts differ from
-/// the golden ones; those may differ only where the margin is at most 0.006.
-std::vector<std::string> bf16_differences(const Tensors& golden, const Tensors& got,
-                                          std::size_t& compared_rows);
+/// How far a pass in fewer bits may be off, as the relative rms of a row.
+struct Noise {
+  double vision = 0;   ///< output of the vision tower and of the resampler
+  double decoder = 0;  ///< decoder rows
+  float margin = 0;    ///< only where it is at most this large may other experts be chosen
+};
+
+/// The same for a pass with noise, row by row, up to the first row whose experts differ from the
+/// golden ones.
+std::vector<std::string> noisy_differences(const Tensors& golden, const Tensors& got,
+                                           const Noise& noise, std::size_t& compared_rows);
 
 }  // namespace moesaic::test
