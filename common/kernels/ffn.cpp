@@ -37,6 +37,20 @@ struct TaskPlan {
   float* wide = nullptr;
 };
 
+/// Columns of silu(gate) * up that wait to be quantised, where a worker runs whole row blocks; a
+/// multiple of every activation block.
+constexpr std::size_t kWideCols = 512;
+/// Row blocks are run whole if there are so many for each worker, and so many rows for each task.
+constexpr std::size_t kBlocksPerWorker = 4;
+constexpr std::size_t kRowsPerTask = 16;
+
+/// Rows [first, last) of a task.
+struct RowBlock {
+  std::size_t cost = 0;
+  std::uint32_t task = 0;
+  std::uint32_t first = 0, last = 0;
+};
+
 /// One unit of one task's product.
 struct Unit {
   std::size_t cost = 0;
@@ -53,6 +67,12 @@ class HiddenSink final : public PanelSink {
         round_(compute != Compute::kF32),
         hidden_(hidden + plan.down.offset) {}
 
+  cpu::Epilogue epilogue() const override {
+    if (plan_.wide == nullptr) return {};
+    return {.kind = cpu::Epilogue::Kind::kSiluMul,
+            .out = plan_.wide,
+            .ld = plan_.down.layout.padded_cols};
+  }
   void take(std::size_t panel, std::size_t first_row, std::size_t rows, const float* c,
             std::size_t ldc) const override {
     const auto& layout = plan_.down.layout;
@@ -90,6 +110,13 @@ class LeafSink final : public PanelSink {
  public:
   LeafSink(const LinearLevel& level, const FfnTask& task) : level_(level), task_(task) {}
 
+  cpu::Epilogue epilogue() const override {
+    const bool weighted = !task_.weights.empty();
+    return {.kind = cpu::Epilogue::Kind::kLeaves,
+            .rows = task_.out,
+            .weights = weighted ? task_.weights.data() : nullptr,
+            .round = weighted && task_.round_bf16};
+  }
   void take(std::size_t panel, std::size_t first_row, std::size_t rows, const float* c,
             std::size_t ldc) const override {
     const std::size_t n = panel * 32;
@@ -111,6 +138,141 @@ class LeafSink final : public PanelSink {
  private:
   const LinearLevel& level_;
   const FfnTask& task_;
+};
+
+/// silu(gate) * up of some panels in f32.
+class WideSink final : public PanelSink {
+ public:
+  WideSink(const LinearLevel& level, float* wide) : level_(level), wide_(wide) {}
+
+  cpu::Epilogue epilogue() const override {
+    return {.kind = cpu::Epilogue::Kind::kSiluMul, .out = wide_, .ld = kWideCols};
+  }
+  void take(std::size_t panel, std::size_t first_row, std::size_t rows, const float* c,
+            std::size_t ldc) const override {
+    float* out = wide_ + first_row * kWideCols + panel * 16;
+    for (std::size_t r = 0; r < rows; ++r, c += ldc, out += kWideCols)
+      level_.silu_mul(c, c + 16, false, out);
+  }
+
+ private:
+  const LinearLevel& level_;
+  float* wide_;
+};
+
+bool is_integer_ffn(const FfnTask& task) {
+  return is_integer(task.gate_up->format) && is_integer(task.down->format);
+}
+
+/// Large batches of integer weights: a worker takes some rows of a task through both products, so
+/// that all between them stays in its L2.
+class WholeBlocks {
+ public:
+  WholeBlocks(std::span<const FfnTask> tasks, const Operand& x, FfnScratch& scratch,
+              ThreadPool& pool)
+      : tasks_(tasks),
+        x_(x),
+        level_(cpu::linear_level(active_isa())),
+        scratch_(scratch),
+        pool_(pool) {}
+
+  /// True if the batch is run.
+  bool run() {
+    std::size_t blocks = 0, rows = 0;
+    for (const auto& task : tasks_) {
+      if (!is_integer_ffn(task)) return false;
+      rows += rows_of(task);
+      blocks += cpu::row_blocks_for(rows_of(task), true);
+    }
+    if (blocks < kBlocksPerWorker * pool_.size() || rows < kRowsPerTask * tasks_.size())
+      return false;
+    scratch_.plan.reserve(blocks * sizeof(RowBlock));
+    auto* const first = reinterpret_cast<RowBlock*>(scratch_.plan.data());
+    auto* end = first;
+    for (std::size_t t = 0; t < tasks_.size(); ++t) {
+      const auto& task = tasks_[t];
+      const std::size_t n = rows_of(task), parts = cpu::row_blocks_for(n, true);
+      for (std::size_t i = 0; i < parts; ++i) {
+        const std::size_t from = i * n / parts, to = (i + 1) * n / parts;
+        new (end++)
+            RowBlock{cpu::product_cost(to - from, 3 * task.gate_up->panels(), task.gate_up->cols),
+                     static_cast<std::uint32_t>(t), static_cast<std::uint32_t>(from),
+                     static_cast<std::uint32_t>(to)};
+      }
+    }
+    std::sort(first, end, [](const RowBlock& a, const RowBlock& b) {
+      if (a.cost != b.cost) return a.cost > b.cost;
+      return a.task != b.task ? a.task < b.task : a.first < b.first;
+    });
+    pool_.parallel_for(static_cast<std::size_t>(end - first),
+                       [&](std::size_t i) { run_block(first[i]); });
+    return true;
+  }
+
+ private:
+  std::size_t rows_of(const FfnTask& task) const {
+    return task.rows.empty() ? x_.rows : task.rows.size();
+  }
+
+  void run_panels(const PackedMatrix& w, const RowLayout& layout, const std::byte* x,
+                  const PanelSink& sink) const {
+    cpu::run_panels({.w = &w,
+                     .level = &level_,
+                     .tiles = nullptr,
+                     .layout = &layout,
+                     .x = x,
+                     .first_group = 0,
+                     .last_group = layout.groups,
+                     .first_panel = 0,
+                     .last_panel = w.panels(),
+                     .sink = &sink});
+  }
+
+  void run_block(const RowBlock& block) const {
+    FfnTask task = tasks_[block.task];
+    const std::size_t rows = block.last - block.first;
+    Operand x = x_;
+    if (task.rows.empty()) {
+      x = cpu::rows_from(x_, block.first);
+    } else {
+      task.rows = task.rows.subspan(block.first, rows);
+    }
+    if (!task.weights.empty()) task.weights = task.weights.subspan(block.first, rows);
+    task.out += block.first;
+
+    const auto& down = *task.down;
+    const auto layout = level_.layout(*task.gate_up, Sum::kInteger, rows);
+    const auto hidden_layout = level_.layout(down, Sum::kInteger, rows);
+    // Kept by each worker from call to call.
+    thread_local AlignedBuffer x_memory, wide_memory, hidden_memory;
+    x_memory.reserve(layout.bytes());
+    hidden_memory.reserve(hidden_layout.bytes());
+    wide_memory.reserve(rows * kWideCols * sizeof(float));
+    cpu::prepare_rows(layout, x, task.rows.empty() ? nullptr : task.rows.data(), 0, layout.groups,
+                      x_memory.data());
+    float* const wide = wide_memory.as<float>().data();
+    const WideSink sink(level_, wide);
+    for (std::size_t first = 0; first < hidden_layout.padded_cols; first += kWideCols) {
+      PackedMatrix part = *task.gate_up;
+      const std::size_t real = std::min(kWideCols, part.rows - std::min(part.rows, first));
+      part.data += first / 16 * part.panel_bytes();
+      part.rows = real;
+      if (real > 0) run_panels(part, layout, x_memory.data(), sink);
+      for (std::size_t k = first; k < std::min(first + kWideCols, hidden_layout.padded_cols);
+           k += hidden_layout.block) {
+        const std::size_t cols = std::min(hidden_layout.block, down.cols - std::min(down.cols, k));
+        cpu::prepare_block(hidden_layout, k / hidden_layout.block, wide + (k - first), kWideCols,
+                           cols, hidden_memory.data());
+      }
+    }
+    run_panels(down, hidden_layout, hidden_memory.data(), LeafSink(level_, task));
+  }
+
+  std::span<const FfnTask> tasks_;
+  const Operand& x_;
+  const LinearLevel& level_;
+  FfnScratch& scratch_;
+  ThreadPool& pool_;
 };
 
 /// All of one call: where things lie in the scratch.
@@ -275,6 +437,7 @@ class FfnRun {
 
 void ffn(std::span<const FfnTask> tasks, const Operand& x, FfnScratch& scratch, ThreadPool& pool) {
   if (tasks.empty() || x.rows == 0) return;
+  if (WholeBlocks(tasks, x, scratch, pool).run()) return;
   FfnRun(tasks, x, scratch, pool).run();
 }
 

@@ -29,6 +29,10 @@ class StoreSink final : public PanelSink {
   StoreSink(const PackedMatrix& w, float* y, std::size_t ldy, const float* bias)
       : outputs_(w.rows), y_(y), ldy_(ldy), bias_(bias) {}
 
+  cpu::Epilogue epilogue() const override {
+    if (bias_ != nullptr) return {};
+    return {.kind = cpu::Epilogue::Kind::kStore, .out = y_, .ld = ldy_};
+  }
   void take(std::size_t panel, std::size_t first_row, std::size_t rows, const float* c,
             std::size_t ldc) const override {
     const std::size_t n = panel * 32;
@@ -85,15 +89,6 @@ class GateUpSink final : public PanelSink {
   std::size_t base_row_;
 };
 
-/// Rows [first, first + count) of an operand.
-Operand rows_of(const Operand& x, std::size_t first, std::size_t count) {
-  auto part = x;
-  part.data = static_cast<const std::byte*>(x.data) + first * x.stride * operand_bytes(x.compute);
-  if (x.compute == Compute::kInt) part.scales += first * (x.stride / x.block);
-  part.rows = count;
-  return part;
-}
-
 /// Memory for prepared rows, kept by the calling thread from call to call.
 std::byte* prepared_memory(std::size_t bytes) {
   thread_local AlignedBuffer buffer;
@@ -123,7 +118,8 @@ void run_product(const LinearLevel& level, const PackedMatrix& w, const Operand&
   const std::size_t chunks = (x.rows + most - 1) / most;
   for (std::size_t c = 0; c < chunks; ++c) {
     const std::size_t first = c * x.rows / chunks;
-    const auto part = rows_of(x, first, (c + 1) * x.rows / chunks - first);
+    auto part = cpu::rows_from(x, first);
+    part.rows = (c + 1) * x.rows / chunks - first;
     const RowLayout layout = level.layout(w, sum, part.rows);
     std::byte* data = prepared_memory(layout.bytes());
     prepare(layout, part, data, pool);

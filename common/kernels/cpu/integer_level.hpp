@@ -25,6 +25,8 @@ struct IntegerJob {
 
 /// Most rows of a job; so many activations and sums of two panels stay in L2.
 inline constexpr std::size_t kIntegerBlockRows = 256;
+/// Layouts of so many rows are not worth tiles: reading the weights takes longer than products.
+inline constexpr std::size_t kRowsWithoutTiles = 8;
 /// Up to so many rows weights are decoded in registers for them, beyond into L1 for all rows.
 inline constexpr std::size_t kRegisterRows = 12;
 
@@ -36,6 +38,8 @@ struct IntegerLevel {
   void (*quantize)(const float* x, std::size_t cols, std::size_t padded, std::size_t block,
                    std::int8_t* q, float* scales);
   void (*run)(const IntegerJob& job);
+  /// Layouts of more rows are run without the sums of their rows.
+  std::size_t most_rows_with_sums = std::numeric_limits<std::size_t>::max();
 };
 
 extern const IntegerLevel kIntegerScalar;

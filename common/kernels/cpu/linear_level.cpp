@@ -90,7 +90,11 @@ const LinearLevel& linear_level(Isa isa) {
 }
 
 RowLayout LinearLevel::layout(const PackedMatrix& w, Sum sum, std::size_t rows) const {
-  if (sum == Sum::kInteger) return RowLayout::integer(rows, w.padded_cols(), w.a8_block());
+  if (sum == Sum::kInteger) {
+    auto layout = RowLayout::integer(rows, w.padded_cols(), w.a8_block());
+    layout.with_sums = rows <= integer->most_rows_with_sums;
+    return layout;
+  }
   const auto& set = *tiles(sum);
   return {rows, set.group_rows, w.padded_cols(), set.pairs};
 }

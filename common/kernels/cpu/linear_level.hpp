@@ -68,10 +68,29 @@ const LinearLevel& linear_level(Isa isa);
 /// The sum that fits a matrix and its operand.
 Sum sum_of(const PackedMatrix& w, Compute compute);
 
+/// What becomes of finished sums, for kernels that do it while they have them in registers. Rows
+/// are those of the layout.
+struct Epilogue {
+  enum class Kind : std::uint8_t {
+    kTake,     ///< anything else: PanelSink::take
+    kStore,    ///< out[row * ld + n] = sum
+    kSiluMul,  ///< out[row * ld + i] = silu(gate) * up, of interleaved panels
+    kLeaves,   ///< rows[row][n] = sum * weights[row], rounded to bf16 if `round`
+  };
+  Kind kind = Kind::kTake;
+  float* out = nullptr;
+  std::size_t ld = 0;
+  float* const* rows = nullptr;
+  const float* weights = nullptr;  ///< null: ones
+  bool round = false;
+};
+
 /// Takes finished sums: 32 outputs of one panel for some rows.
 class PanelSink {
  public:
   virtual ~PanelSink() = default;
+  /// What take() does with a panel whose outputs are all real.
+  virtual Epilogue epilogue() const { return {}; }
   /// @param c [rows][ldc], 32 of them sums of rows first_row..first_row + rows - 1 of the layout
   virtual void take(std::size_t panel, std::size_t first_row, std::size_t rows, const float* c,
                     std::size_t ldc) const = 0;

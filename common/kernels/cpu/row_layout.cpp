@@ -113,38 +113,51 @@ const float* f32_row(const Operand& x, std::size_t row, float* buffer) {
   return buffer;
 }
 
-/// Sum of 16 values.
-std::int32_t sum16(const std::int8_t* q) {
+constexpr std::size_t kMostBlock = 512;
+
+/// Sums of 16 values each, in the low halves of both lanes.
+__m128i sums16(const std::int8_t* q) {
   const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(q));
   const __m128i raised = _mm_xor_si128(values, _mm_set1_epi8(static_cast<char>(0x80)));
-  const __m128i halves = _mm_sad_epu8(raised, _mm_setzero_si128());
-  return _mm_cvtsi128_si32(halves) + _mm_cvtsi128_si32(_mm_srli_si128(halves, 8)) - 16 * 128;
+  return _mm_sad_epu8(raised, _mm_setzero_si128());
+}
+std::int32_t total(__m128i halves) {
+  return _mm_cvtsi128_si32(halves) + _mm_cvtsi128_si32(_mm_srli_si128(halves, 8));
 }
 
-/// Puts one quantised row to its place in a tile and sums its values.
-void place_integer(const RowLayout& layout, std::size_t row, const std::int8_t* q,
-                   const float* scales, std::byte* data) {
-  const std::size_t ld = layout.padded_rows(), blocks = layout.padded_cols / layout.block;
-  auto* to_scales = reinterpret_cast<float*>(data + layout.scales_offset());
+/// Puts block `b` of a quantised row to its place in a tile, and its sums if they are wanted.
+void place_block(const RowLayout& layout, std::size_t row, std::size_t b, const std::int8_t* q,
+                 float scale, std::byte* data) {
+  const std::size_t ld = layout.padded_rows(), first = b * layout.block;
+  reinterpret_cast<float*>(data + layout.scales_offset())[b * ld + row] = scale;
+  std::byte* to = data + layout.value_offset(row, first);
+  for (std::size_t k = 0; k < layout.block; k += 64, to += layout.chunk())
+    std::memcpy(to, q + k, 64);
+  if (!layout.with_sums) return;
   auto* sums = reinterpret_cast<std::int32_t*>(data + layout.sums_offset());
   auto* sums64 = reinterpret_cast<std::int32_t*>(data + layout.sums64_offset());
-  auto* sums16 = reinterpret_cast<std::int32_t*>(data + layout.sums16_offset());
-  for (std::size_t b = 0; b < blocks; ++b) {
-    std::int32_t sum = 0;
-    for (std::size_t k = b * layout.block; k < (b + 1) * layout.block; k += 64) {
-      std::memcpy(data + layout.value_offset(row, k), q + k, 64);
-      std::int32_t part = 0;
-      for (std::size_t j = 0; j < 4; ++j) {
-        const std::int32_t s = sum16(q + k + 16 * j);
-        if (layout.rows == 1) sums16[k / 16 + j] = s;
-        part += s;
-      }
-      sums64[k / 64 * ld + row] = part;
-      sum += part;
+  std::int32_t sum = 0;
+  for (std::size_t k = 0; k < layout.block; k += 64) {
+    __m128i parts[4], all = _mm_setzero_si128();
+    for (std::size_t j = 0; j < 4; ++j) {
+      parts[j] = sums16(q + k + 16 * j);
+      all = _mm_add_epi32(all, parts[j]);
     }
-    sums[b * ld + row] = sum;
-    to_scales[b * ld + row] = scales[b];
+    const std::int32_t part = total(all) - 64 * 128;
+    sums64[(first + k) / 64 * ld + row] = part;
+    sum += part;
+    if (layout.rows > 1) continue;
+    auto* out = reinterpret_cast<std::int32_t*>(data + layout.sums16_offset()) + (first + k) / 16;
+    for (std::size_t j = 0; j < 4; ++j) out[j] = total(parts[j]) - 16 * 128;
   }
+  sums[b * ld + row] = sum;
+}
+
+/// Puts a whole quantised row to its place.
+void place_integer(const RowLayout& layout, std::size_t row, const std::int8_t* q,
+                   const float* scales, std::byte* data) {
+  for (std::size_t b = 0; b < layout.padded_cols / layout.block; ++b)
+    place_block(layout, row, b, q + b * layout.block, scales[b], data);
 }
 
 void prepare_integer(const RowLayout& layout, const Operand& x, const std::uint32_t* rows,
@@ -177,6 +190,17 @@ void prepare_rows(const RowLayout& layout, const Operand& x, const std::uint32_t
                    : x.compute == Compute::kBf16 ? prepare<FromBf16>
                                                  : prepare<FromF32>;
   run(layout, x, rows, first_group, last_group, data);
+}
+
+void prepare_block(const RowLayout& layout, std::size_t b, const float* x, std::size_t stride,
+                   std::size_t cols, std::byte* data) {
+  assert(layout.block > 0 && layout.block <= kMostBlock);
+  alignas(64) std::int8_t q[kMostBlock];
+  for (std::size_t row = 0; row < layout.rows; ++row, x += stride) {
+    float scale = 0;
+    quantize_row(x, cols, layout.block, layout.block, q, &scale);
+    place_block(layout, row, b, q, scale, data);
+  }
 }
 
 void store_prepared(const RowLayout& layout, std::size_t row, std::size_t first_col,

@@ -23,6 +23,7 @@ inline constexpr std::size_t kTileCols = 256;
 /// Integer products (block > 0) read int8 rows in groups ("tiles") of 16, the last may be shorter:
 ///   values   int8 [groups][padded K / 64][tile_rows()][64]
 ///   scales   f32 [padded K / block][padded_rows()]
+/// and, unless the kernels of the level do without (not `with_sums`; the room is there all the same),
 ///   sums     i32 [padded K / block][padded_rows()]: of a row's values in the block
 ///   sums64   i32 [padded K / 64][padded_rows()]: the same for every 64 columns
 ///   sums16   i32 [padded K / 16]: the same for every 16 columns, if there is one row only
@@ -32,6 +33,7 @@ struct RowLayout {
   std::size_t padded_cols = 0;
   bool pairs = false;
   std::size_t block = 0;
+  bool with_sums = true;
 
   RowLayout() = default;
   RowLayout(std::size_t num_rows, std::size_t group_rows, std::size_t num_padded_cols,
@@ -105,12 +107,25 @@ struct RowLayout {
 /// A value that is exact in bf16 (or a NaN) as bf16.
 inline Bf16 bf16_bits(float x) { return static_cast<Bf16>(std::bit_cast<std::uint32_t>(x) >> 16); }
 
+/// The rows of an operand from `first` on.
+inline Operand rows_from(Operand x, std::size_t first) {
+  x.data = static_cast<const std::byte*>(x.data) + first * x.stride * operand_bytes(x.compute);
+  if (x.compute == Compute::kInt) x.scales += first * (x.stride / x.block);
+  x.rows -= first;
+  return x;
+}
+
 /// Rearranges rows of groups [first_group, last_group) into `data`; rows for integer products are
 /// quantised on the way, unless they are already.
 /// @param rows layout row i is row rows[i] of x; null: row i
 /// @pre an integer operand has the layout's block
 void prepare_rows(const RowLayout& layout, const Operand& x, const std::uint32_t* rows,
                   std::size_t first_group, std::size_t last_group, std::byte* data);
+
+/// Quantises K block `b` of every row of an integer layout.
+/// @param x the block's columns of row 0, f32; `cols` of them are real
+void prepare_block(const RowLayout& layout, std::size_t b, const float* x, std::size_t stride,
+                   std::size_t cols, std::byte* data);
 
 /// Stores `count` values of one row at columns first_col.. of a prepared layout: for pairs
 /// they are bf16 values.

@@ -161,6 +161,31 @@ TEST_P(IntegerLinearTest, GivesTheBitsOfTheScalarLevel) {
   }
 }
 
+TEST_P(IntegerLinearTest, GivesTheBitsOfTheScalarLevelForWholeWidths) {
+  const auto [isa, format] = GetParam();
+  // Activation blocks of 512, 512, 256 and 128; gate and up; a last panel that is not full.
+  const auto wide = random_integer_matrix(format, 65, 2560, 1);
+  const auto down = random_integer_matrix(format, 64, 1536, 2);
+  const auto half = random_integer_matrix(format, 96, 1280, 3);
+  const auto gate_up = random_integer_matrix(format, 40, 640, 4, true);
+  for (const auto* w : {&wide, &down, &half, &gate_up})
+    for (const std::size_t m : {1U, 8U, 9U, 16U, 33U, 70U, 300U}) {
+      if (m == 300 && w->cols == 2560) continue;
+      const auto x = random_rows(m, w->cols, m);
+      const auto operand = f32_operand(x, m, w->cols);
+      const std::size_t outputs = w->panels() * 32;
+      std::vector<float> y(m * outputs, -1.0F), want = y;
+      for (auto [level, out] : {std::pair{isa, &y}, std::pair{Isa::kScalar, &want}}) {
+        PackedMatrix plain = *w;
+        // As the kernels see it, a matrix of gates and ups is one of twice the rows.
+        if (w->gate_up) plain.rows = outputs;
+        plain.gate_up = false;
+        linear_for(level)(plain, operand, out->data(), outputs, nullptr, 0, plain.panels());
+      }
+      EXPECT_TRUE(same_bits(y, want)) << m << " rows, " << w->rows << " x " << w->cols;
+    }
+}
+
 TEST_P(IntegerLinearTest, ARowDoesNotDependOnTheOthers) {
   const auto [isa, format] = GetParam();
   constexpr std::size_t kRows = 37, kCols = 576, kOutputs = 100;
@@ -283,6 +308,71 @@ TEST_P(IntegerProductTest, AnFfnIsItsTwoProducts) {
                            pool),
         scratch, pool);
     EXPECT_TRUE(same_bits(got, want)) << rows;
+  }
+}
+
+TEST_P(IntegerProductTest, ALargeBatchOfExpertsIsItsProducts) {
+  const auto format = GetParam();
+  // Enough rows that workers take row blocks through both products; one task of two blocks, one
+  // that takes every row, a width that is not whole panels and more than one wide part.
+  constexpr std::size_t kHidden = 192, kWidth = 600, kRows = 300;
+  const auto x = random_rows(kRows, kHidden, 1);
+  struct Expert {
+    PackedMatrix gate_up, down;
+    std::vector<std::uint32_t> rows;
+    std::vector<float> weights, got;
+    std::vector<float*> out;
+  };
+  std::vector<Expert> experts;
+  for (std::size_t e = 0; e < 7; ++e) {
+    experts.push_back({random_integer_matrix(format, kWidth, kHidden, 10 + e, true),
+                       random_integer_matrix(format, kHidden, kWidth, 30 + e),
+                       {},
+                       {},
+                       {},
+                       {}});
+    auto& expert = experts.back();
+    const std::size_t count = e == 0 ? 0 : e == 1 ? 290 : 3 * e * e + 1;
+    for (std::size_t i = 0; i < count; ++i) {
+      expert.rows.push_back(static_cast<std::uint32_t>((i * 7 + e) % kRows));
+      expert.weights.push_back(0.1F + 0.01F * static_cast<float>(i));
+    }
+    expert.got.assign((e == 0 ? kRows : count) * kHidden, -1.0F);
+    for (std::size_t i = 0; i < expert.got.size(); i += kHidden)
+      expert.out.push_back(expert.got.data() + i);
+  }
+  std::vector<FfnTask> tasks;
+  for (auto& e : experts)
+    tasks.push_back({&e.gate_up, &e.down, e.rows, e.weights, e.out.data(), true});
+  for (const unsigned threads : {1U, 2U}) {
+    ThreadPool pool(threads);
+    QuantizedRows quantized;
+    const auto& first = experts[0].gate_up;
+    const auto rows = f32_operand(x, kRows, kHidden);
+    const auto int8 = quantized.quantize(rows, first.padded_cols(), first.a8_block(), pool);
+    for (const auto& operand : {rows, int8}) {
+      for (auto& e : experts) std::fill(e.got.begin(), e.got.end(), -1.0F);
+      FfnScratch scratch;
+      ffn(tasks, operand, scratch, pool);
+      for (std::size_t e = 0; e < experts.size(); ++e) {
+        const auto& expert = experts[e];
+        const std::size_t count = expert.got.size() / kHidden;
+        std::vector<float> values(count * kHidden), hidden(count * 640), want(count * kHidden);
+        for (std::size_t i = 0; i < count; ++i) {
+          const std::size_t r = e == 0 ? i : expert.rows[i];
+          std::copy_n(x.begin() + static_cast<std::ptrdiff_t>(r * kHidden), kHidden,
+                      values.begin() + static_cast<std::ptrdiff_t>(i * kHidden));
+        }
+        linear_gate_up(expert.gate_up, f32_operand(values, count, kHidden),
+                       {Compute::kF32, hidden.data(), count, 640, 640}, pool);
+        linear(expert.down, {Compute::kF32, hidden.data(), count, kWidth, 640}, want.data(),
+               kHidden, nullptr, pool);
+        if (e > 0)
+          for (std::size_t i = 0; i < want.size(); ++i)
+            want[i] = bf16_to_f32(f32_to_bf16(want[i] * expert.weights[i / kHidden]));
+        EXPECT_TRUE(same_bits(expert.got, want)) << "expert " << e << ", " << threads << " threads";
+      }
+    }
   }
 }
 
