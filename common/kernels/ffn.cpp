@@ -338,7 +338,7 @@ class FfnRun {
   std::size_t most_units() const {
     std::size_t units = 0;
     for (const auto& task : tasks_)
-      units += cpu::row_blocks_for(rows_of(task), false) *
+      units += cpu::most_row_blocks(rows_of(task)) *
                std::max(task.gate_up->panels(), task.down->panels());
     return units;
   }

@@ -95,6 +95,8 @@ RowLayout LinearLevel::layout(const PackedMatrix& w, Sum sum, std::size_t rows) 
     layout.with_sums = rows <= integer->most_rows_with_sums;
     return layout;
   }
+  if (sum == Sum::kBf16 && run_tiles != nullptr && rows >= least_tile_rows)
+    return RowLayout::bf16_tiles(rows, w.padded_cols());
   const auto& set = *tiles(sum);
   return {rows, set.group_rows, w.padded_cols(), set.pairs};
 }
@@ -130,11 +132,12 @@ void run_integer(const PanelJob& job) {
 
 void run_panels(const PanelJob& job) {
   if (job.tiles == nullptr) return run_integer(job);
+  if (job.layout->tiles) return job.level->run_tiles(job);
   alignas(64) float c[kBlockRows * 32];
   const std::size_t groups = job.last_group - job.first_group;
   if (groups == 0) return;
   const std::size_t rows = job.layout->first(job.last_group) - job.layout->first(job.first_group);
-  const std::size_t blocks = row_blocks_for(rows, false);
+  const std::size_t blocks = most_row_blocks(rows);
   for (std::size_t b = 0; b < blocks; ++b) {
     const RowBlock block{job.first_group + b * groups / blocks,
                          job.first_group + (b + 1) * groups / blocks};

@@ -40,10 +40,16 @@ struct TileSet {
   TileFn tile(std::size_t lines, std::size_t rows) const { return tiles[lines][rows - 1]; }
 };
 
+struct PanelJob;
+
 /// The numeric pieces of one level.
 struct LinearLevel {
   std::array<TileSet, kSums> sums;
   const IntegerLevel* integer = nullptr;
+  /// Computes a kBf16 job whose rows lie in bf16 tiles; null: the level has no tile instructions.
+  void (*run_tiles)(const PanelJob& job) = nullptr;
+  /// From so many rows on kBf16 products go to `run_tiles`.
+  std::size_t least_tile_rows = 0;
   /// h[i] = silu(gate[i]) * up[i], 16 values, rounded to bf16 if `round`.
   void (*silu_mul)(const float* gate, const float* up, bool round, float* h) = nullptr;
   /// y[i] = weight * c[i], 32 values, rounded to bf16 if `round`: leaves of the expert tree.
@@ -111,11 +117,20 @@ struct PanelJob {
 /// Rows whose sums a worker keeps beside it; larger jobs are run in blocks of rows.
 inline constexpr std::size_t kBlockRows = 192;
 
+/// The same for bf16 tiles, which keep no sums.
+inline constexpr std::size_t kTileBlockRows = 1024;
+
 /// Row blocks a product of many rows is cut into: whole groups, kBlockRows (integer products:
-/// kIntegerBlockRows) at most in each.
-constexpr std::size_t row_blocks_for(std::size_t rows, bool integer) {
-  const std::size_t most_rows = integer ? kIntegerBlockRows : kBlockRows - kMaxGroupRows;
-  return (rows + most_rows - 1) / most_rows;
+/// kIntegerBlockRows, bf16 tiles: kTileBlockRows) at most in each.
+constexpr std::size_t row_blocks_for(const RowLayout& layout) {
+  const std::size_t most_rows = layout.block > 0 ? kIntegerBlockRows
+                                : layout.tiles   ? kTileBlockRows
+                                                 : kBlockRows - kMaxGroupRows;
+  return (layout.rows + most_rows - 1) / most_rows;
+}
+/// As many at most, whatever the layout.
+constexpr std::size_t most_row_blocks(std::size_t rows) {
+  return (rows + kBlockRows - kMaxGroupRows - 1) / (kBlockRows - kMaxGroupRows);
 }
 
 /// Computes the job on the calling thread.

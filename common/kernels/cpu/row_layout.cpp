@@ -105,6 +105,22 @@ void prepare(const RowLayout& layout, const Operand& x, const std::uint32_t* row
   }
 }
 
+void prepare_tiles(const RowLayout& layout, const Operand& x, const std::uint32_t* rows,
+                   std::size_t first_group, std::size_t last_group, std::byte* data) {
+  constexpr std::size_t kCols = RowLayout::kTileK, kStep = RowLayout::kTileBytes;
+  const std::size_t whole = x.cols / kCols * kCols;
+  for (std::size_t row = layout.first(first_group); row < layout.first(last_group); ++row) {
+    const Bf16* from = x.bf16(rows == nullptr ? row : rows[row]);
+    std::byte* to = data + layout.tile_offset(row, 0);
+    std::size_t k = 0;
+    for (; k < whole; k += kCols, to += kStep) std::memcpy(to, from + k, 64);
+    for (; k < layout.padded_cols; k += kCols, to += kStep) {
+      std::memset(to, 0, 64);
+      if (k < x.cols) std::memcpy(to, from + k, (x.cols - k) * sizeof(Bf16));
+    }
+  }
+}
+
 /// A row as f32: itself, or widened into `buffer`.
 const float* f32_row(const Operand& x, std::size_t row, float* buffer) {
   if (x.compute == Compute::kF32) return x.f32(row);
@@ -186,6 +202,7 @@ void prepare_integer(const RowLayout& layout, const Operand& x, const std::uint3
 void prepare_rows(const RowLayout& layout, const Operand& x, const std::uint32_t* rows,
                   std::size_t first_group, std::size_t last_group, std::byte* data) {
   if (layout.block > 0) return prepare_integer(layout, x, rows, first_group, last_group, data);
+  if (layout.tiles) return prepare_tiles(layout, x, rows, first_group, last_group, data);
   const auto run = layout.pairs                  ? prepare<FromBf16Pairs>
                    : x.compute == Compute::kBf16 ? prepare<FromBf16>
                                                  : prepare<FromF32>;
@@ -206,6 +223,13 @@ void prepare_block(const RowLayout& layout, std::size_t b, const float* x, std::
 void store_prepared(const RowLayout& layout, std::size_t row, std::size_t first_col,
                     std::size_t count, const float* values, std::byte* data) {
   if (count == 0) return;
+  if (layout.tiles) {
+    for (std::size_t k = first_col; k < first_col + count; ++k) {
+      const Bf16 value = bf16_bits(values[k - first_col]);
+      std::memcpy(data + layout.tile_offset(row, k), &value, sizeof value);
+    }
+    return;
+  }
   const std::size_t k0 = first_col / kTileCols * kTileCols;
   assert((first_col + count - 1) / kTileCols * kTileCols == k0);
   const std::size_t group = layout.group_of(row);

@@ -20,6 +20,10 @@ inline constexpr std::size_t kTileCols = 256;
 ///   pairs:   [columns / 2][rows of the group][2] bf16
 /// Columns from the real K on are zero.
 ///
+/// Products on bf16 tiles (`tiles`) read rows in groups of 16, the last may be shorter:
+///   bf16 [groups][padded K / 32][16][32], what stands in the place of rows that are not there is
+///   never seen
+///
 /// Integer products (block > 0) read int8 rows in groups ("tiles") of 16, the last may be shorter:
 ///   values   int8 [groups][padded K / 64][tile_rows()][64]
 ///   scales   f32 [padded K / block][padded_rows()]
@@ -32,6 +36,7 @@ struct RowLayout {
   std::size_t groups = 0;
   std::size_t padded_cols = 0;
   bool pairs = false;
+  bool tiles = false;
   std::size_t block = 0;
   bool with_sums = true;
 
@@ -48,15 +53,29 @@ struct RowLayout {
     layout.block = scale_block;
     return layout;
   }
+  static RowLayout bf16_tiles(std::size_t num_rows, std::size_t num_padded_cols) {
+    RowLayout layout(num_rows, kTileRows, num_padded_cols, true);
+    layout.tiles = true;
+    return layout;
+  }
   static constexpr std::size_t kTileRows = 16;
+  /// Columns and bytes of a bf16 tile.
+  static constexpr std::size_t kTileK = 32, kTileBytes = kTileRows * 64;
 
   std::size_t first(std::size_t group) const {
-    return block > 0 ? std::min(rows, group * kTileRows) : group * rows / groups;
+    return block > 0 || tiles ? std::min(rows, group * kTileRows) : group * rows / groups;
   }
   std::size_t value_bytes() const { return pairs ? sizeof(Bf16) : sizeof(float); }
   std::size_t bytes() const {
+    if (tiles) return groups * kTileRows * padded_cols * sizeof(Bf16);
     return block > 0 ? sums16_offset() + (rows == 1 ? padded_cols / 16 * 4 : 0)
                      : rows * padded_cols * value_bytes();
+  }
+
+  // Of bf16 tiles only.
+  std::size_t tile_offset(std::size_t row, std::size_t k) const {
+    return (row / kTileRows * (padded_cols / kTileK) + k / kTileK) * kTileBytes +
+           row % kTileRows * 64 + k % kTileK * sizeof(Bf16);
   }
 
   // Of integer rows only.
@@ -98,6 +117,7 @@ struct RowLayout {
  public:
   /// The group a row belongs to.
   std::size_t group_of(std::size_t row) const {
+    if (block > 0 || tiles) return row / kTileRows;
     std::size_t g = row * groups / rows;
     while (first(g + 1) <= row) ++g;
     return g;

@@ -55,7 +55,7 @@ inline std::size_t unit_cost_for(std::size_t total, std::size_t workers) {
 inline UnitGrid make_grid(const RowLayout& layout, std::size_t panels, std::size_t cols,
                           std::size_t target_cost) {
   UnitGrid grid;
-  grid.row_blocks = std::min(row_blocks_for(layout.rows, layout.block > 0), layout.groups);
+  grid.row_blocks = std::min(row_blocks_for(layout), layout.groups);
   const std::size_t block_rows = (layout.rows + grid.row_blocks - 1) / grid.row_blocks;
   grid.panel_cost = product_cost(block_rows, 1, cols);
   const std::size_t per_group = std::clamp<std::size_t>(target_cost / grid.panel_cost, 1, panels);
