@@ -6,6 +6,7 @@
 #include "common/base/aligned_buffer.hpp"
 #include "common/kernels/attention.hpp"
 #include "common/kernels/cpu/attention_impl.hpp"
+#include "common/kernels/cpu/attention_vision_amx.hpp"
 #include "common/kernels/elementwise.hpp"
 
 namespace moesaic {
@@ -155,6 +156,8 @@ void run_vision(const Level& level, const float* qkv, std::size_t patches, std::
 template <Isa kIsa>
 void attention_vision_at(const float* qkv, std::size_t patches, std::size_t heads,
                          std::size_t head_dim, const OperandOut& out, ThreadPool& pool) {
+  if (kIsa == Isa::kAmx && out.compute == Compute::kBf16)
+    return attention_vision_amx(qkv, nullptr, nullptr, patches, heads, head_dim, out, pool);
   run_vision(level_for(kIsa), qkv, patches, heads, head_dim, out, pool);
 }
 

@@ -182,7 +182,7 @@ class WholeBlocks {
     for (const auto& task : tasks_) {
       if (!is_integer_ffn(task)) return false;
       rows += rows_of(task);
-      blocks += cpu::row_blocks_for(rows_of(task), true);
+      blocks += cpu::integer_row_blocks(rows_of(task));
     }
     if (blocks < kBlocksPerWorker * pool_.size() || rows < kRowsPerTask * tasks_.size())
       return false;
@@ -191,7 +191,7 @@ class WholeBlocks {
     auto* end = first;
     for (std::size_t t = 0; t < tasks_.size(); ++t) {
       const auto& task = tasks_[t];
-      const std::size_t n = rows_of(task), parts = cpu::row_blocks_for(n, true);
+      const std::size_t n = rows_of(task), parts = cpu::integer_row_blocks(n);
       for (std::size_t i = 0; i < parts; ++i) {
         const std::size_t from = i * n / parts, to = (i + 1) * n / parts;
         new (end++)

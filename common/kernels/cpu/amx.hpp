@@ -19,8 +19,8 @@
 #define MOESAIC_TILE_LOAD(tile, address, stride)                                                 \
   asm volatile("tileloadd (%0,%1,1), %%tmm" #tile ::"r"(address), "r"(static_cast<long>(stride)) \
                : "memory")
-// For what L1 shall not keep: weights and sums stay there while activations pass by.
-#define MOESAIC_TILE_LOAD_ONCE(tile, address, stride)                                              \
+/// The same of memory that will not be read again soon: it does not drive other data out of L1.
+#define MOESAIC_TILE_STREAM(tile, address, stride)                                                 \
   asm volatile("tileloaddt1 (%0,%1,1), %%tmm" #tile ::"r"(address), "r"(static_cast<long>(stride)) \
                : "memory")
 #define MOESAIC_TILE_STORE(tile, address, stride)                     \

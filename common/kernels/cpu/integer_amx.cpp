@@ -220,7 +220,7 @@ MOESAIC_AVX512 [[gnu::noinline]] void run_unit(const Unit& u) {
 #pragma GCC unroll 8
   for (std::size_t q = 0; q < kSteps; ++q, x += u.chunk, w += kPlanes * kTile) {
     MOESAIC_TILE_LOAD(6, w, kStride);
-    MOESAIC_TILE_LOAD_ONCE(4, x, 64);
+    MOESAIC_TILE_STREAM(4, x, 64);
     MOESAIC_TILE_LOAD(7, w + kSecond, kStride);
     if (q == 0) {
       MOESAIC_TILE_STORE(0, u.sum, 64);
@@ -234,7 +234,7 @@ MOESAIC_AVX512 [[gnu::noinline]] void run_unit(const Unit& u) {
     MOESAIC_TILE_DOT(tdpbssd, 1, 4, 7);
     for (std::size_t i = 0; i < fetch_lines; ++i, fetch += 64) _mm_prefetch(fetch, _MM_HINT_T1);
     if constexpr (kTiles == 2) {
-      MOESAIC_TILE_LOAD_ONCE(5, x + u.next_rows, 64);
+      MOESAIC_TILE_STREAM(5, x + u.next_rows, 64);
     } else if constexpr (kPlanes == 2) {
       MOESAIC_TILE_LOAD(6, w + kTile, 64);
       MOESAIC_TILE_LOAD(7, w + kTile + kSecond, 64);

@@ -1,0 +1,703 @@
+#include "common/kernels/cpu/attention_vision_amx.hpp"
+
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <utility>
+
+#include "common/base/aligned_buffer.hpp"
+#include "common/kernels/cpu/amx.hpp"
+#include "common/kernels/cpu/attention_impl.hpp"
+#include "common/kernels/cpu/exp_simd.hpp"
+#include "common/kernels/cpu/rounding_simd.hpp"
+
+// Three things run side by side, each in the shadow of the others: the softmax of one block of
+// scores, the product of the weights of the block before with its values, and the scores of the
+// block after. Vector instructions do the first while the tiles work at the other two.
+namespace moesaic::attention_detail {
+namespace {
+
+#define MOESAIC_AMX_INLINE MOESAIC_AMX [[gnu::always_inline]] inline
+
+constexpr std::size_t kTile = 1024;  ///< bytes: 16 rows of 64
+constexpr std::size_t kKeyBlock = 256;
+constexpr std::size_t kUnit = 32;  ///< queries that share a tile of keys
+/// Units that pass over a block of keys and values while it stays in L2.
+constexpr std::size_t kUnits = 24;
+constexpr std::size_t kScoreBytes = kUnit * kKeyBlock * sizeof(float);
+
+/// Where the tiles of one head stand. D is the head size padded to 16.
+///   q      [patch / 32][2][score_steps][16 queries][32 d]
+///   keys   [patch / 32][score_steps][2][16 pairs of d][16 keys][2]
+///   values [patch / 32][D / 16][16 pairs of keys][16 d][2]
+struct HeadLayout {
+  std::size_t score_steps = 0;  ///< of 32 d; D is padded with zeros for them
+  std::size_t value_tiles = 0;  ///< of 16 d
+  std::size_t blocks = 0;       ///< of 32 patches
+
+  HeadLayout(std::size_t head_dim, std::size_t patches)
+      : score_steps((head_dim + 31) / 32),
+        value_tiles((head_dim + 15) / 16),
+        blocks((patches + 31) / 32) {}
+  std::size_t pair_bytes() const { return 2 * score_steps * kTile; }  ///< 32 queries or keys
+  std::size_t value_bytes() const { return value_tiles * kTile; }     ///< 32 values
+  std::size_t keys_offset() const { return blocks * pair_bytes(); }
+  std::size_t values_offset() const { return 2 * keys_offset(); }
+  std::size_t bytes() const { return values_offset() + blocks * value_bytes(); }
+};
+
+// ---------------------------------------------------------------- packing
+
+/// What is packed: rows of q, k and v, rotated on the way where angles are given.
+struct Source {
+  const float* qkv;
+  const float* cos;
+  const float* sin;
+  std::size_t patches, heads, head_dim;
+
+  const float* at(std::size_t patch, std::size_t which, std::size_t head) const {
+    return qkv + ((patch * 3 + which) * heads + head) * head_dim;
+  }
+};
+
+/// Most values of a head, padded to whole tiles.
+constexpr std::size_t kMostDim = 256;
+
+/// The vector with the halves of its pairs turned, as `rope_vision`; y has kMostDim values.
+MOESAIC_AMX_INLINE const float* rotated(const Source& in, std::size_t patch, const float* x,
+                                        float* y) {
+  if (in.cos == nullptr) return x;
+  const std::size_t half = in.head_dim / 2;
+  const float* cos = in.cos + patch * half;
+  const float* sin = in.sin + patch * half;
+  for (std::size_t d = 0; d < half; d += 16) {
+    const __mmask16 m = lanes16(d, half);
+    const __m512 a = _mm512_maskz_loadu_ps(m, x + d), b = _mm512_maskz_loadu_ps(m, x + half + d);
+    const __m512 c = _mm512_maskz_loadu_ps(m, cos + d), s = _mm512_maskz_loadu_ps(m, sin + d);
+    _mm512_mask_storeu_ps(y + d, m, _mm512_sub_ps(_mm512_mul_ps(a, c), _mm512_mul_ps(b, s)));
+    _mm512_mask_storeu_ps(y + half + d, m, _mm512_add_ps(_mm512_mul_ps(b, c), _mm512_mul_ps(a, s)));
+  }
+  return y;
+}
+
+/// 32 values of a row from d on as bf16, zeros beyond the head size.
+MOESAIC_AMX_INLINE __m512i bf16_line(const float* x, std::size_t d, std::size_t head_dim,
+                                     __m512 scale, bool scaled) {
+  __m512 low = _mm512_maskz_loadu_ps(lanes16(d, head_dim), x + d);
+  __m512 high = _mm512_maskz_loadu_ps(lanes16(d + 16, head_dim), x + d + 16);
+  if (scaled) {
+    low = _mm512_mul_ps(low, scale);
+    high = _mm512_mul_ps(high, scale);
+  }
+  return _mm512_inserti64x4(_mm512_castsi256_si512(to_bf16x16(low)), to_bf16x16(high), 1);
+}
+
+/// Sixteen rows of 16 words, turned over: word j of row i becomes word i of row j.
+MOESAIC_AMX void transpose16(const std::byte* from, std::size_t stride, std::byte* to) {
+  __m512i a[16], b[16];
+  for (int i = 0; i < 16; ++i)
+    a[i] = _mm512_load_si512(from + static_cast<std::size_t>(i) * stride);
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    b[i] = _mm512_unpacklo_epi32(a[i], a[i + 1]);
+    b[i + 1] = _mm512_unpackhi_epi32(a[i], a[i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    a[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
+    a[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
+    a[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
+    a[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
+  }
+  // a[4 r + c] holds words c, c + 4, c + 8, c + 12 of rows 4 r .. 4 r + 3, one in each quarter.
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    const __m512i low = _mm512_shuffle_i32x4(a[c], a[4 + c], 0x88);
+    const __m512i high = _mm512_shuffle_i32x4(a[c], a[4 + c], 0xdd);
+    const __m512i low2 = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0x88);
+    const __m512i high2 = _mm512_shuffle_i32x4(a[8 + c], a[12 + c], 0xdd);
+    _mm512_store_si512(to + c * 64, _mm512_shuffle_i32x4(low, low2, 0x88));
+    _mm512_store_si512(to + (c + 4) * 64, _mm512_shuffle_i32x4(high, high2, 0x88));
+    _mm512_store_si512(to + (c + 8) * 64, _mm512_shuffle_i32x4(low, low2, 0xdd));
+    _mm512_store_si512(to + (c + 12) * 64, _mm512_shuffle_i32x4(high, high2, 0xdd));
+  }
+}
+
+/// Packs 32 patches of all heads; those that are not there become zeros.
+/// @param memory [heads] of `layout`
+/// @param rows   scratch for the keys: [heads][32][score_steps][32 d]
+MOESAIC_AMX void pack_block(const HeadLayout& layout, const Source& in, std::size_t block,
+                            std::byte* memory, std::byte* rows) {
+  const std::size_t steps = layout.score_steps, row_bytes = steps * 64;
+  const __m512 scale = _mm512_set1_ps(1.0F / std::sqrt(static_cast<float>(in.head_dim)));
+  alignas(64) float turned[kMostDim];
+  for (std::size_t t = 0; t < 32; t += 2) {
+    const std::size_t patch = block * 32 + t;
+    const std::size_t there = patch < in.patches ? std::min<std::size_t>(2, in.patches - patch) : 0;
+    for (std::size_t head = 0; head < in.heads; ++head) {
+      std::byte* const tiles = memory + head * layout.bytes();
+      for (std::size_t i = 0; i < 2; ++i) {
+        const std::size_t row = t + i;
+        std::byte* q =
+            tiles + block * layout.pair_bytes() + row / 16 * steps * kTile + row % 16 * 64;
+        std::byte* k = rows + (head * 32 + row) * row_bytes;
+        if (i >= there) {
+          for (std::size_t s = 0; s < steps; ++s) {
+            _mm512_store_si512(q + s * kTile, _mm512_setzero_si512());
+            _mm512_store_si512(k + s * 64, _mm512_setzero_si512());
+          }
+          continue;
+        }
+        const float* x = rotated(in, patch + i, in.at(patch + i, 0, head), turned);
+        for (std::size_t s = 0; s < steps; ++s)
+          _mm512_store_si512(q + s * kTile, bf16_line(x, s * 32, in.head_dim, scale, true));
+        x = rotated(in, patch + i, in.at(patch + i, 1, head), turned);
+        for (std::size_t s = 0; s < steps; ++s)
+          _mm512_store_si512(k + s * 64, bf16_line(x, s * 32, in.head_dim, scale, false));
+      }
+      std::byte* v = tiles + layout.values_offset() + block * layout.value_bytes() + t / 2 * 64;
+      for (std::size_t d = 0; d < layout.value_tiles; ++d) {
+        __m512i pair = _mm512_setzero_si512();
+        const __mmask16 m = lanes16(d * 16, in.head_dim);
+        if (there > 0) pair = bf16_bits16(_mm512_maskz_loadu_ps(m, in.at(patch, 2, head) + d * 16));
+        if (there > 1)
+          pair = _mm512_or_si512(
+              pair,
+              _mm512_slli_epi32(
+                  bf16_bits16(_mm512_maskz_loadu_ps(m, in.at(patch + 1, 2, head) + d * 16)), 16));
+        _mm512_store_si512(v + d * kTile, pair);
+      }
+    }
+  }
+  for (std::size_t head = 0; head < in.heads; ++head) {
+    std::byte* const keys =
+        memory + head * layout.bytes() + layout.keys_offset() + block * layout.pair_bytes();
+    for (std::size_t s = 0; s < steps; ++s)
+      for (std::size_t half = 0; half < 2; ++half)
+        transpose16(rows + (head * 32 + half * 16) * row_bytes + s * 64, row_bytes,
+                    keys + (s * 2 + half) * kTile);
+  }
+}
+
+// ---------------------------------------------------------------- attention
+
+/// Running state of up to kUnits units of 32 queries, and two blocks of scores.
+struct Workspace {
+  float* m = nullptr;         ///< [kUnits][32]
+  float* l = nullptr;         ///< [kUnits][32][16]
+  std::byte* o = nullptr;     ///< [kUnits][2][value_tiles] tiles [16 queries][16 d] f32
+  std::byte* scores[2] = {};  ///< [2][16] tiles [16 queries][16 keys] f32; weights replace them
+
+  static std::size_t bytes(const HeadLayout& layout) {
+    return kUnits * (kUnit * 17 * sizeof(float) + 2 * layout.value_tiles * kTile) + 2 * kScoreBytes;
+  }
+  Workspace(const HeadLayout& layout, std::byte* memory) {
+    scores[0] = memory;
+    scores[1] = memory + kScoreBytes;
+    o = memory + 2 * kScoreBytes;
+    l = reinterpret_cast<float*>(o + kUnits * 2 * layout.value_tiles * kTile);
+    m = l + kUnits * kUnit * 16;
+  }
+};
+
+/// One unit against one block of keys.
+struct Item {
+  std::size_t unit = 0;
+  std::size_t block = 0;
+  std::size_t keys = 0;  ///< 0: no item
+  std::byte* scores = nullptr;
+  /// Queries whose maximum moved, and what that makes of their sums.
+  std::uint32_t moved = 0;
+  float factor[kUnit];
+
+  std::size_t groups() const { return (keys + 31) / 32; }
+};
+
+/// One step of the tiles: four products (two where c2 is null) of 32 queries, 16 columns each of
+/// b1 and b2, 32 k. Tiles 0, 1 (2, 3) are the sums of the first (second) 16 queries.
+struct Step {
+  enum class Begin { kGoOn, kZero, kLoad };
+
+  const std::byte* a1;
+  const std::byte* a2;
+  const std::byte* b1;
+  const std::byte* b2;
+  std::byte* c1;  ///< first 16 queries: a tile for b1, then one for b2
+  std::byte* c2;  ///< second 16 queries
+  Begin begin;
+  bool end;
+};
+enum class Products { kNone, kTwo, kFour };
+
+/// The tile side of a stage: adds the weights of `last` times its values to o, then computes the
+/// scores of `next`.
+class TileWork {
+ public:
+  TileWork(const HeadLayout& layout, const std::byte* q, const std::byte* keys,
+           const std::byte* values, std::byte* o, const Item& last, const Item& next)
+      : layout_(layout),
+        weights_(last.scores),
+        values_(values + last.block * (kKeyBlock / 32) * layout.value_bytes()),
+        o_(o + last.unit * 2 * layout.value_tiles * kTile),
+        value_groups_(last.groups()),
+        value_steps_(value_groups_ * ((layout.value_tiles + 1) / 2)),
+        q_(q + next.unit * layout.pair_bytes()),
+        keys_(keys + next.block * (kKeyBlock / 32) * layout.pair_bytes()),
+        scores_(next.scores),
+        steps_(value_steps_ + next.groups() * layout.score_steps) {}
+
+  std::size_t steps() const { return steps_; }
+
+  /// What comes next. @pre fewer than steps() calls so far
+  Products next(Step& step) { return done_++ < value_steps_ ? value(step) : score(step); }
+
+ private:
+  /// 32 queries x 32 d (the last 16 where value_tiles is odd), 32 keys.
+  Products value(Step& step) {
+    step.c1 = o_ + d_ * kTile;
+    step.c2 = step.c1 + layout_.value_tiles * kTile;
+    step.b1 = values_ + (j_ * layout_.value_tiles + d_) * kTile;
+    step.b2 = step.b1 + kTile;
+    step.a1 = weights_ + 2 * j_ * kTile;
+    step.a2 = step.a1 + 16 * kTile;
+    step.begin = j_ == 0 ? Step::Begin::kLoad : Step::Begin::kGoOn;
+    step.end = ++j_ == value_groups_;
+    const bool two = d_ + 1 < layout_.value_tiles;
+    if (step.end) {
+      j_ = 0;
+      d_ += 2;
+    }
+    return two ? Products::kFour : Products::kTwo;
+  }
+
+  /// 32 queries x 32 keys, 32 d.
+  Products score(Step& step) {
+    step.c1 = scores_;
+    step.c2 = scores_ + 16 * kTile;
+    step.a1 = q_ + k_ * kTile;
+    step.a2 = step.a1 + layout_.score_steps * kTile;
+    step.b1 = keys_;
+    step.b2 = keys_ + kTile;
+    step.begin = k_ == 0 ? Step::Begin::kZero : Step::Begin::kGoOn;
+    step.end = ++k_ == layout_.score_steps;
+    keys_ += 2 * kTile;
+    if (step.end) {
+      k_ = 0;
+      scores_ += 2 * kTile;
+    }
+    return Products::kFour;
+  }
+
+  const HeadLayout& layout_;
+  const std::byte* weights_;
+  const std::byte* values_;
+  std::byte* o_;
+  std::size_t value_groups_, value_steps_;
+  const std::byte* q_;
+  const std::byte* keys_;
+  std::byte* scores_;
+  std::size_t steps_;
+  std::size_t done_ = 0, d_ = 0, j_ = 0, k_ = 0;
+};
+
+template <Products kProducts>
+MOESAIC_AMX_INLINE void begin_step(const Step& x) {
+  constexpr bool kFour = kProducts == Products::kFour;
+  if (x.begin == Step::Begin::kZero) {
+    MOESAIC_TILE_ZERO(0);
+    MOESAIC_TILE_ZERO(1);
+    MOESAIC_TILE_ZERO(2);
+    MOESAIC_TILE_ZERO(3);
+  } else if (x.begin == Step::Begin::kLoad) {
+    MOESAIC_TILE_LOAD(0, x.c1, 64);
+    MOESAIC_TILE_LOAD(2, x.c2, 64);
+    if constexpr (kFour) {
+      MOESAIC_TILE_LOAD(1, x.c1 + kTile, 64);
+      MOESAIC_TILE_LOAD(3, x.c2 + kTile, 64);
+    }
+  }
+}
+
+/// Instructions 2 * kQuarter and the next of a step's eight. Vector instructions run beside those
+/// of the tiles only where the two alternate closely.
+template <Products kProducts, int kQuarter>
+MOESAIC_AMX_INLINE void quarter_step(const Step& x) {
+  constexpr bool kFour = kProducts == Products::kFour;
+  if constexpr (kQuarter == 0) {
+    MOESAIC_TILE_STREAM(6, x.b1, 64);
+    MOESAIC_TILE_LOAD(4, x.a1, 64);
+  } else if constexpr (kQuarter == 1) {
+    MOESAIC_TILE_DOT(tdpbf16ps, 0, 4, 6);
+    if constexpr (kFour) MOESAIC_TILE_STREAM(7, x.b2, 64);
+  } else if constexpr (kQuarter == 2) {
+    MOESAIC_TILE_LOAD(5, x.a2, 64);
+    if constexpr (kFour) MOESAIC_TILE_DOT(tdpbf16ps, 1, 4, 7);
+  } else {
+    MOESAIC_TILE_DOT(tdpbf16ps, 2, 5, 6);
+    if constexpr (kFour) MOESAIC_TILE_DOT(tdpbf16ps, 3, 5, 7);
+  }
+}
+
+template <Products kProducts>
+MOESAIC_AMX_INLINE void end_step(const Step& x) {
+  if (!x.end) return;
+  MOESAIC_TILE_STORE(0, x.c1, 64);
+  MOESAIC_TILE_STORE(2, x.c2, 64);
+  if constexpr (kProducts == Products::kFour) {
+    MOESAIC_TILE_STORE(1, x.c1 + kTile, 64);
+    MOESAIC_TILE_STORE(3, x.c2 + kTile, 64);
+  }
+}
+
+/// A step by itself.
+template <Products kProducts>
+MOESAIC_AMX_INLINE void whole_step(const Step& x) {
+  begin_step<kProducts>(x);
+  quarter_step<kProducts, 0>(x);
+  quarter_step<kProducts, 1>(x);
+  quarter_step<kProducts, 2>(x);
+  quarter_step<kProducts, 3>(x);
+  end_step<kProducts>(x);
+}
+
+/// One query of an item on its way from scores to weights.
+struct Row {
+  std::byte* s;  ///< its line in the first tile of scores
+  std::size_t keys;
+  float m;
+  float* partial;  ///< [16] sums of weights
+
+  MOESAIC_AMX_INLINE __m512 score(std::size_t t) const {
+    return _mm512_load_ps(s + t / 16 * kTile);
+  }
+};
+
+/// Scores this far below the maximum or less need no clamp in exp: -86 * log2(e) > -126.
+constexpr float kNear = 86;
+/// Of maxima beyond, m - kNear is not exact enough to tell.
+constexpr float kMostMaximum = 1e6F;
+
+/// True if 256 scores are neither above the maximum nor far below it. Compares, which run on a port
+/// that the tiles leave to vectors, take the place of minima and maxima, which do not.
+MOESAIC_AMX_INLINE bool all_near(const Row& x) {
+  const __m512 m = _mm512_set1_ps(x.m), low = _mm512_set1_ps(x.m - kNear);
+  __mmask16 near[4];
+#pragma GCC unroll 4
+  for (std::size_t i = 0; i < 4; ++i) near[i] = _mm512_cmp_ps_mask(x.score(16 * i), m, _CMP_LE_OQ);
+#pragma GCC unroll 16
+  for (std::size_t i = 0; i < 16; ++i) {
+    const __m512 s = x.score(16 * i);
+    if (i >= 4) near[i % 4] = _mm512_mask_cmp_ps_mask(near[i % 4], s, m, _CMP_LE_OQ);
+    near[i % 4] = _mm512_mask_cmp_ps_mask(near[i % 4], s, low, _CMP_GE_OQ);
+  }
+  return (near[0] & near[1] & near[2] & near[3]) == 0xffff && std::fabs(x.m) < kMostMaximum;
+}
+
+/// Moves the maximum of a row if its scores ask for it.
+MOESAIC_AMX void raise_maximum(Row& x, Item& item, std::size_t row) {
+  __m512 max = _mm512_set1_ps(kMasked);
+  for (std::size_t t = 0; t < x.keys; t += 16)
+    max = _mm512_mask_max_ps(max, lanes16(t, x.keys), max, x.score(t));
+  if (_mm512_cmp_ps_mask(max, _mm512_set1_ps(x.m), _CMP_GT_OQ) == 0) return;
+  const float top = _mm512_reduce_max_ps(max);
+  const __m512 r = cpu::exp16_nonpositive(_mm512_set1_ps(x.m - top));
+  _mm512_store_ps(x.partial, _mm512_mul_ps(_mm512_load_ps(x.partial), r));
+  item.moved |= 1U << row;
+  item.factor[row] = _mm512_cvtss_f32(r);
+  x.m = top;
+}
+
+enum class Scores { kClose, kAny, kPart };
+
+constexpr std::size_t kWide = 4;
+
+/// exp of x in [-kNear - 1, 0], the bits of `exp16_nonpositive`, of several vectors step by step,
+/// so that none waits for its own last step. Rounds by additions: beside the tiles these have two
+/// ports, rounding instructions share the one of multiplications.
+/// @param between called half-way
+template <class Fn>
+MOESAIC_AMX_INLINE void exp_near(const __m512 (&x)[kWide], __m512 (&y)[kWide], Fn between) {
+  const __m512 magic = _mm512_set1_ps(cpu::kRoundMagic);
+  __m512 f[kWide], n[kWide];
+#pragma GCC unroll 4
+  for (std::size_t i = 0; i < kWide; ++i) f[i] = _mm512_mul_ps(x[i], _mm512_set1_ps(cpu::kLog2E));
+#pragma GCC unroll 4
+  for (std::size_t i = 0; i < kWide; ++i) n[i] = _mm512_add_ps(f[i], magic);
+#pragma GCC unroll 4
+  for (std::size_t i = 0; i < kWide; ++i) n[i] = _mm512_sub_ps(n[i], magic);
+#pragma GCC unroll 4
+  for (std::size_t i = 0; i < kWide; ++i) f[i] = _mm512_sub_ps(f[i], n[i]);
+#pragma GCC unroll 4
+  for (std::size_t i = 0; i < kWide; ++i) y[i] = _mm512_set1_ps(cpu::kExp2Poly[0]);
+#pragma GCC unroll 5
+  for (int k = 1; k < 6; ++k) {
+    if (k == 2) between();
+#pragma GCC unroll 4
+    for (std::size_t i = 0; i < kWide; ++i)
+      y[i] = _mm512_fmadd_ps(y[i], f[i], _mm512_set1_ps(cpu::kExp2Poly[k]));
+  }
+#pragma GCC unroll 4
+  for (std::size_t i = 0; i < kWide; ++i) y[i] = _mm512_scalef_ps(y[i], n[i]);
+}
+
+/// 64 scores from key t on (fewer in a part) become weights, their sums go to l.
+template <Scores kScores, class Fn>
+MOESAIC_AMX_INLINE __m512 soften(const Row& x, std::size_t t, __m512 m, __m512 l, Fn between) {
+  __m512 s[kWide], p[kWide];
+#pragma GCC unroll 4
+  for (std::size_t i = 0; i < kWide; ++i) s[i] = _mm512_sub_ps(x.score(t + 16 * i), m);
+  if constexpr (kScores == Scores::kClose) {
+    exp_near(s, p, between);
+  } else {
+    between();
+#pragma GCC unroll 4
+    for (std::size_t i = 0; i < kWide; ++i) p[i] = cpu::exp16_nonpositive(s[i]);
+  }
+#pragma GCC unroll 4
+  for (std::size_t i = 0; i < kWide; ++i) {
+    if constexpr (kScores == Scores::kPart)
+      p[i] = _mm512_maskz_mov_ps(lanes16(t + 16 * i, x.keys), p[i]);
+    l = _mm512_add_ps(l, p[i]);
+  }
+#pragma GCC unroll 2
+  for (std::size_t i = 0; i < kWide; i += 2)
+    _mm512_store_si512(x.s + (t / 16 + i) * kTile,
+                       reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(p[i + 1], p[i])));
+  return l;
+}
+
+/// Half a row of 256 keys from key t on, and a step of the tiles beside it.
+template <Scores kScores, Products kProducts>
+MOESAIC_AMX [[gnu::noinline]] void soften_half(const Row& x, std::size_t t, const Step& step) {
+  const __m512 m = _mm512_set1_ps(x.m);
+  __m512 l = _mm512_load_ps(x.partial);
+  constexpr bool kTiles = kProducts != Products::kNone;
+  if constexpr (kTiles) begin_step<kProducts>(step);
+  if constexpr (kTiles) quarter_step<kProducts, 0>(step);
+  l = soften<kScores>(x, t, m, l, [&]() MOESAIC_AMX_LAMBDA {
+    if constexpr (kTiles) quarter_step<kProducts, 1>(step);
+  });
+  if constexpr (kTiles) quarter_step<kProducts, 2>(step);
+  l = soften<kScores>(x, t + 64, m, l, [&]() MOESAIC_AMX_LAMBDA {
+    if constexpr (kTiles) quarter_step<kProducts, 3>(step);
+  });
+  if constexpr (kTiles) end_step<kProducts>(step);
+  _mm512_store_ps(x.partial, l);
+}
+
+template <Scores kScores>
+MOESAIC_AMX void soften_half(const Row& x, std::size_t t, const Step& step, Products products) {
+  switch (products) {
+    case Products::kNone:
+      return soften_half<kScores, Products::kNone>(x, t, step);
+    case Products::kTwo:
+      return soften_half<kScores, Products::kTwo>(x, t, step);
+    case Products::kFour:
+      return soften_half<kScores, Products::kFour>(x, t, step);
+  }
+}
+
+/// A row of fewer keys; weights beyond them become zero up to the end of their 64.
+MOESAIC_AMX_INLINE void soften_part(const Row& x) {
+  const __m512 m = _mm512_set1_ps(x.m);
+  __m512 l = _mm512_load_ps(x.partial);
+  for (std::size_t t = 0; t < x.keys; t += 16 * kWide)
+    l = soften<Scores::kPart>(x, t, m, l, []() MOESAIC_AMX_LAMBDA {});
+  _mm512_store_ps(x.partial, l);
+}
+
+/// o of the queries of `item` whose maximum moved.
+MOESAIC_AMX_INLINE void rescale(const HeadLayout& layout, Item& item, std::byte* o) {
+  for (; item.moved != 0; item.moved &= item.moved - 1) {
+    const auto row = static_cast<std::size_t>(__builtin_ctz(item.moved));
+    const __m512 r = _mm512_set1_ps(item.factor[row]);
+    std::byte* at = o + (item.unit * 2 + row / 16) * layout.value_tiles * kTile + row % 16 * 64;
+    for (std::size_t d = 0; d < layout.value_tiles; ++d, at += kTile)
+      _mm512_store_ps(at, _mm512_mul_ps(_mm512_load_ps(at), r));
+  }
+}
+
+/// Memory asked for into L2 in the course of a stage.
+struct Fetch {
+  const std::byte* at = nullptr;
+  std::size_t lines = 0;
+};
+
+MOESAIC_AMX_INLINE void fetch(const Fetch& x, std::size_t part, std::size_t parts) {
+  for (std::size_t i = x.lines * part / parts; i < x.lines * (part + 1) / parts; ++i)
+    _mm_prefetch(x.at + i * 64, _MM_HINT_T1);
+}
+
+MOESAIC_AMX void run_steps(TileWork& tiles, std::size_t count) {
+  for (; count > 0; --count) {
+    Step step;
+    if (tiles.next(step) == Products::kFour)
+      whole_step<Products::kFour>(step);
+    else
+      whole_step<Products::kTwo>(step);
+  }
+}
+
+/// Softmax of `item`, and the tiles' steps spread over it.
+MOESAIC_AMX void run_stage(TileWork& tiles, Item& item, const Workspace& work,
+                           const Fetch (&ahead)[2]) {
+  constexpr std::size_t kSlots = 2 * kUnit;
+  std::size_t done = 0;
+  for (std::size_t row = 0; row < kUnit; ++row) {
+    float& m = work.m[item.unit * kUnit + row];
+    Row x{item.scores + row / 16 * 16 * kTile + row % 16 * 64, item.keys, m,
+          work.l + (item.unit * kUnit + row) * 16};
+    fetch(ahead[0], row, kUnit);
+    fetch(ahead[1], row, kUnit);
+    if (item.keys < kKeyBlock) {
+      const std::size_t due = tiles.steps() * (row + 1) / kUnit;
+      run_steps(tiles, due - done);
+      done = due;
+      raise_maximum(x, item, row);
+      soften_part(x);
+    } else {
+      bool near = all_near(x);
+      if (!near) {
+        raise_maximum(x, item, row);
+        near = all_near(x);
+      }
+      for (std::size_t half = 0; half < 2; ++half) {
+        const std::size_t due = tiles.steps() * (2 * row + half + 1) / kSlots;
+        if (due > done + 1) run_steps(tiles, due - done - 1);
+        Step step;
+        const Products products = due > done ? tiles.next(step) : Products::kNone;
+        done = due;
+        near ? soften_half<Scores::kClose>(x, half * 128, step, products)
+             : soften_half<Scores::kAny>(x, half * 128, step, products);
+      }
+    }
+    m = x.m;
+  }
+}
+
+/// Queries first .. of one head against all keys.
+struct HeadTask {
+  const HeadLayout* layout = nullptr;
+  const std::byte* tiles = nullptr;
+  std::size_t patches = 0;
+  std::size_t first_unit = 0, units = 0;  ///< of 32 queries
+};
+
+/// Denormals count as zero, as the tiles have it; restored at the end.
+class FlushDenormals {
+ public:
+  FlushDenormals() { _mm_setcsr(saved_ | 0x8040U); }
+  ~FlushDenormals() { _mm_setcsr(saved_); }
+  FlushDenormals(const FlushDenormals&) = delete;
+  FlushDenormals& operator=(const FlushDenormals&) = delete;
+
+ private:
+  unsigned saved_ = _mm_getcsr();
+};
+
+MOESAIC_AMX void attend(const HeadTask& task, const Workspace& work) {
+  const HeadLayout& layout = *task.layout;
+  std::fill_n(work.m, kUnits * kUnit, kMasked);
+  std::fill_n(work.l, kUnits * kUnit * 16, 0.0F);
+  std::fill_n(work.o, kUnits * 2 * layout.value_tiles * kTile, std::byte{0});
+  const FlushDenormals flush;
+  const cpu::WholeTiles config;
+  const std::byte* q = task.tiles + task.first_unit * layout.pair_bytes();
+  const std::byte* keys = task.tiles + layout.keys_offset();
+  const std::byte* values = task.tiles + layout.values_offset();
+  const std::size_t items = (task.patches + kKeyBlock - 1) / kKeyBlock * task.units;
+  Item ring[3];
+  // Item i - 1 is softened at stage i, its weights meet their values at stage i + 1.
+  for (std::size_t i = 0; i < items + 2; ++i) {
+    Item& next = ring[i % 3];
+    Item& now = ring[(i + 2) % 3];
+    Item& last = ring[(i + 1) % 3];
+    next.keys = 0;
+    if (i < items) {
+      next.unit = i % task.units;
+      next.block = i / task.units;
+      next.keys = std::min(kKeyBlock, task.patches - next.block * kKeyBlock);
+      next.scores = work.scores[i % 2];
+    }
+    if (last.keys != 0) rescale(layout, last, work.o);
+    TileWork tiles(layout, q, keys, values, work.o, last, next);
+    if (now.keys == 0) {
+      run_steps(tiles, tiles.steps());
+      continue;
+    }
+    // This stage's share of the next block.
+    Fetch ahead[2];
+    const std::size_t ahead_first = (now.block + 1) * (kKeyBlock / 32);
+    if (ahead_first < layout.blocks) {
+      const std::size_t count = std::min(kKeyBlock / 32, layout.blocks - ahead_first);
+      const auto share = [&](const std::byte* at, std::size_t bytes) {
+        const std::size_t lines = count * bytes / 64, from = lines * now.unit / task.units;
+        return Fetch{at + ahead_first * bytes + from * 64,
+                     lines * (now.unit + 1) / task.units - from};
+      };
+      ahead[0] = share(keys, layout.pair_bytes());
+      ahead[1] = share(values, layout.value_bytes());
+    }
+    run_stage(tiles, now, work, ahead);
+  }
+}
+
+/// out = o / (l folded by halves 8, 4, 2, 1), rounded; as `finish_unit`.
+MOESAIC_AMX void finish(const HeadTask& task, const Workspace& work, std::size_t head,
+                        std::size_t head_dim, const OperandOut& out) {
+  const HeadLayout& layout = *task.layout;
+  for (std::size_t u = 0; u < task.units; ++u)
+    for (std::size_t row = 0; row < kUnit; ++row) {
+      const std::size_t patch = (task.first_unit + u) * kUnit + row;
+      if (patch >= task.patches) return;
+      const float* l = work.l + (u * kUnit + row) * 16;
+      const __m256 l8 = _mm256_add_ps(_mm256_load_ps(l), _mm256_load_ps(l + 8));
+      const __m128 l4 = _mm_add_ps(_mm256_castps256_ps128(l8), _mm256_extractf128_ps(l8, 1));
+      const __m128 l2 = _mm_add_ps(l4, _mm_movehl_ps(l4, l4));
+      const __m512 sum = _mm512_broadcastss_ps(_mm_add_ss(l2, _mm_movehdup_ps(l2)));
+      const std::byte* o = work.o + (u * 2 + row / 16) * layout.value_tiles * kTile + row % 16 * 64;
+      Bf16* y = out.bf16(patch) + head * head_dim;
+      for (std::size_t d = 0; d < layout.value_tiles; ++d) {
+        // + 0 makes -0 into +0.
+        const __m512 v = _mm512_add_ps(_mm512_load_ps(o + d * kTile), _mm512_setzero_ps());
+        _mm256_mask_storeu_epi16(y + d * 16, lanes16(d * 16, head_dim),
+                                 to_bf16x16(_mm512_div_ps(v, sum)));
+      }
+    }
+}
+
+}  // namespace
+
+void attention_vision_amx(const float* qkv, const float* cos, const float* sin, std::size_t patches,
+                          std::size_t heads, std::size_t head_dim, const OperandOut& out,
+                          ThreadPool& pool) {
+  const HeadLayout layout(head_dim, patches);
+  const Source in{qkv, cos, sin, patches, heads, head_dim};
+  thread_local AlignedBuffer packed;
+  packed.reserve(heads * layout.bytes());
+  std::byte* const memory = packed.data();
+  pool.parallel_for(layout.blocks, [&](std::size_t block) {
+    thread_local AlignedBuffer rows;
+    rows.reserve(heads * 32 * layout.score_steps * 64);
+    pack_block(layout, in, block, memory, rows.data());
+  });
+  const std::size_t groups = (layout.blocks + kUnits - 1) / kUnits;
+  pool.parallel_for(heads * groups, [&](std::size_t i) {
+    thread_local AlignedBuffer scratch;
+    scratch.reserve(Workspace::bytes(layout));
+    const Workspace work(layout, scratch.data());
+    const std::size_t head = i / groups, group = i % groups;
+    const std::size_t first = group * layout.blocks / groups;
+    const HeadTask task{.layout = &layout,
+                        .tiles = memory + head * layout.bytes(),
+                        .patches = patches,
+                        .first_unit = first,
+                        .units = (group + 1) * layout.blocks / groups - first};
+    attend(task, work);
+    finish(task, work, head, head_dim, out);
+  });
+}
+
+}  // namespace moesaic::attention_detail
