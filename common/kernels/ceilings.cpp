@@ -132,6 +132,17 @@ MOESAIC_AMX void tile_dpbssd(std::size_t steps) {
 
 MOESAIC_AMX void tile_dpbf16(std::size_t steps) {
   const cpu::WholeTiles tiles;
+  // Products of zeros are a tenth faster than any other.
+  alignas(64) std::uint16_t values[512];
+  for (std::size_t i = 0; i < 512; ++i) values[i] = static_cast<std::uint16_t>(0x3f80 + i % 128);
+  MOESAIC_TILE_LOAD(4, values, 64);
+  MOESAIC_TILE_LOAD(5, values, 64);
+  MOESAIC_TILE_LOAD(6, values, 64);
+  MOESAIC_TILE_LOAD(7, values, 64);
+  MOESAIC_TILE_ZERO(0);
+  MOESAIC_TILE_ZERO(1);
+  MOESAIC_TILE_ZERO(2);
+  MOESAIC_TILE_ZERO(3);
   for (std::size_t i = 0; i < steps / 16; ++i) {
     MOESAIC_TILE_DOT(tdpbf16ps, 0, 4, 6);
     MOESAIC_TILE_DOT(tdpbf16ps, 1, 4, 7);
