@@ -72,19 +72,29 @@ struct AttentionTask {
 /// @pre heads is a multiple of kv_heads, head_dim of 8; asserted
 void attention(const AttentionShape& shape, std::span<const AttentionTask> tasks, ThreadPool& pool);
 
+/// Cosines and sines of the patches of a frame, [patches][head_dim / 2] each, or null.
+struct VisionAngles {
+  const float* cos = nullptr;
+  const float* sin = nullptr;
+};
+
 /// Full (bidirectional) attention inside one frame of the vision tower; keys in blocks of 256 from
 /// the frame's first patch.
-/// @param qkv [patches][3][heads][head_dim] f32, rotated q and k
-/// @param out [patches][heads * head_dim]
-void attention_vision(const float* qkv, std::size_t patches, std::size_t heads,
-                      std::size_t head_dim, const OperandOut& out, ThreadPool& pool);
+/// @param qkv    [patches][3][heads][head_dim] f32; q and k are turned by `rope_vision` first, at
+///               some levels in place
+/// @param angles of each patch; null: q and k are turned already
+/// @param out    [patches][heads * head_dim]
+void attention_vision(float* qkv, const VisionAngles& angles, std::size_t patches,
+                      std::size_t heads, std::size_t head_dim, const OperandOut& out,
+                      ThreadPool& pool);
 
 /// One task on the calling thread at one level, and the plain f64 versions: for tests.
 using AttentionFn = void (*)(const AttentionShape&, const AttentionTask&, std::size_t first_kv_head,
                              std::size_t last_kv_head);
 AttentionFn attention_for(Isa isa);
-using AttentionVisionFn = void (*)(const float* qkv, std::size_t patches, std::size_t heads,
-                                   std::size_t head_dim, const OperandOut& out, ThreadPool& pool);
+using AttentionVisionFn = void (*)(float* qkv, const VisionAngles& angles, std::size_t patches,
+                                   std::size_t heads, std::size_t head_dim, const OperandOut& out,
+                                   ThreadPool& pool);
 AttentionVisionFn attention_vision_for(Isa isa);
 void attention_ref(const AttentionShape& shape, const AttentionTask& task);
 void attention_vision_ref(const float* qkv, std::size_t patches, std::size_t heads,

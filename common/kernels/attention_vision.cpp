@@ -8,6 +8,7 @@
 #include "common/kernels/cpu/attention_impl.hpp"
 #include "common/kernels/cpu/attention_vision_amx.hpp"
 #include "common/kernels/elementwise.hpp"
+#include "common/kernels/rope.hpp"
 
 namespace moesaic {
 namespace {
@@ -126,6 +127,17 @@ void attend(const Level& level, const PageLayout& layout, const Packed& in, std:
   }
 }
 
+/// q heads, then k heads: 2 * heads consecutive vectors of a patch turn alike.
+void turn(float* qkv, const VisionAngles& angles, std::size_t patches, std::size_t heads,
+          std::size_t head_dim, ThreadPool& pool) {
+  constexpr std::size_t kBlock = 8;
+  pool.parallel_for((patches + kBlock - 1) / kBlock, [&](std::size_t block) {
+    for (std::size_t p = block * kBlock; p < std::min(patches, (block + 1) * kBlock); ++p)
+      rope_vision(qkv + p * 3 * heads * head_dim, 2 * heads, head_dim,
+                  angles.cos + p * head_dim / 2, angles.sin + p * head_dim / 2);
+  });
+}
+
 void run_vision(const Level& level, const float* qkv, std::size_t patches, std::size_t heads,
                 std::size_t head_dim, const OperandOut& out, ThreadPool& pool) {
   assert(head_dim > 0 && head_dim % 8 == 0);
@@ -154,10 +166,12 @@ void run_vision(const Level& level, const float* qkv, std::size_t patches, std::
 }
 
 template <Isa kIsa>
-void attention_vision_at(const float* qkv, std::size_t patches, std::size_t heads,
-                         std::size_t head_dim, const OperandOut& out, ThreadPool& pool) {
+void attention_vision_at(float* qkv, const VisionAngles& angles, std::size_t patches,
+                         std::size_t heads, std::size_t head_dim, const OperandOut& out,
+                         ThreadPool& pool) {
   if (kIsa == Isa::kAmx && out.compute == Compute::kBf16)
-    return attention_vision_amx(qkv, nullptr, nullptr, patches, heads, head_dim, out, pool);
+    return attention_vision_amx(qkv, angles, patches, heads, head_dim, out, pool);
+  if (angles.cos != nullptr) turn(qkv, angles, patches, heads, head_dim, pool);
   run_vision(level_for(kIsa), qkv, patches, heads, head_dim, out, pool);
 }
 
@@ -179,10 +193,11 @@ AttentionVisionFn attention_vision_for(Isa isa) {
   return attention_vision_at<Isa::kScalar>;
 }
 
-void attention_vision(const float* qkv, std::size_t patches, std::size_t heads,
-                      std::size_t head_dim, const OperandOut& out, ThreadPool& pool) {
+void attention_vision(float* qkv, const VisionAngles& angles, std::size_t patches,
+                      std::size_t heads, std::size_t head_dim, const OperandOut& out,
+                      ThreadPool& pool) {
   static const AttentionVisionFn best = attention_vision_for(active_isa());
-  best(qkv, patches, heads, head_dim, out, pool);
+  best(qkv, angles, patches, heads, head_dim, out, pool);
 }
 
 }  // namespace moesaic

@@ -42,7 +42,7 @@ const Elementwise kScalar = {exp_scalar,      quick_gelu_scalar, gelu_erf_scalar
 
 void quick_gelu_scalar(const float* x, std::size_t n, float* y_f32, Bf16* y_bf16) {
   for (std::size_t i = 0; i < n; ++i)
-    store_row1(x[i] / (1.0F + cpu::exp1(x[i] * -kQuickGelu)), i, false, y_f32, y_bf16);
+    store_row1(x[i] / (1.0F + cpu::exp1(x[i] * -cpu::kQuickGelu)), i, false, y_f32, y_bf16);
 }
 
 void gelu_erf_scalar(const float* x, std::size_t n, float* y_f32, Bf16* y_bf16) {

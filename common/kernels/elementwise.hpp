@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "common/kernels/compute.hpp"
 #include "common/kernels/isa.hpp"
@@ -13,6 +14,9 @@ namespace moesaic {
 float exp_portable(float x);
 /// Abramowitz and Stegun 7.1.26 with `exp_portable`: |error| <= 1.5e-7 + its own rounding.
 float erf_portable(float x);
+
+/// What may follow a product in one go: x * sigmoid(1.702 x), or 0.5 x (1 + erf(x / sqrt(2))).
+enum class Activation : std::uint8_t { kQuickGelu, kGeluErf };
 
 // Row kernels, n values, every output written, in place allowed. `out.compute` rounding: y_bf16
 // non-null gets the rounded values, y_f32 non-null the f32 ones.

@@ -17,17 +17,19 @@ using cpu::LinearLevel;
 using cpu::PanelJob;
 using cpu::PanelSink;
 using cpu::RowLayout;
+using cpu::SumRows;
 
 /// Prepared rows of one call stay below this; larger batches go in chunks of rows.
 constexpr std::size_t kChunkBytes = std::size_t{16} << 20;
 /// Below this many values the caller prepares all rows itself.
 constexpr std::size_t kPrepareAlone = 32768;
 
-/// y = sums (+ bias).
+/// y = sums (+ bias), to which `add` adds what y was.
 class StoreSink final : public PanelSink {
  public:
-  StoreSink(const PackedMatrix& w, float* y, std::size_t ldy, const float* bias)
-      : outputs_(w.rows), y_(y), ldy_(ldy), bias_(bias) {}
+  StoreSink(const LinearLevel& level, const PackedMatrix& w, float* y, std::size_t ldy,
+            const float* bias, bool add)
+      : level_(level), outputs_(w.rows), y_(y), ldy_(ldy), bias_(bias), add_(add) {}
 
   cpu::Epilogue epilogue() const override {
     if (bias_ != nullptr) return {};
@@ -36,22 +38,49 @@ class StoreSink final : public PanelSink {
   void take(std::size_t panel, std::size_t first_row, std::size_t rows, const float* c,
             std::size_t ldc) const override {
     const std::size_t n = panel * 32;
-    const std::size_t count = std::min<std::size_t>(32, outputs_ - n);
-    for (std::size_t r = 0; r < rows; ++r, c += ldc) {
-      float* y = y_ + (first_row + r) * ldy_ + n;
-      if (bias_ == nullptr) {
-        std::memcpy(y, c, count * sizeof(float));
-      } else {
-        for (std::size_t i = 0; i < count; ++i) y[i] = c[i] + bias_[n + i];
-      }
-    }
+    const SumRows sums{c, ldc, rows, std::min<std::size_t>(32, outputs_ - n),
+                       bias_ != nullptr ? bias_ + n : nullptr};
+    level_.store(sums, add_, y_ + first_row * ldy_ + n, ldy_);
   }
 
  private:
+  const LinearLevel& level_;
   std::size_t outputs_;
   float* y_;
   std::size_t ldy_;
   const float* bias_;
+  bool add_;
+};
+
+/// y = activation(sums + bias).
+class ActivateSink final : public PanelSink {
+ public:
+  ActivateSink(const LinearLevel& level, const PackedMatrix& w, const float* bias,
+               Activation activation, const OperandOut& y, std::size_t base_row)
+      : level_(level),
+        outputs_(w.rows),
+        bias_(bias),
+        activation_(activation),
+        y_(y),
+        base_row_(base_row) {}
+
+  void take(std::size_t panel, std::size_t first_row, std::size_t rows, const float* c,
+            std::size_t ldc) const override {
+    const std::size_t n = panel * 32, row = base_row_ + first_row;
+    const SumRows sums{c, ldc, rows, std::min<std::size_t>(32, outputs_ - n),
+                       bias_ != nullptr ? bias_ + n : nullptr};
+    const bool bf16 = y_.compute == Compute::kBf16;
+    level_.activate(sums, activation_, bf16 ? nullptr : y_.f32(row) + n,
+                    bf16 ? y_.bf16(row) + n : nullptr, y_.stride);
+  }
+
+ private:
+  const LinearLevel& level_;
+  std::size_t outputs_;
+  const float* bias_;
+  Activation activation_;
+  OperandOut y_;
+  std::size_t base_row_;
 };
 
 /// h = silu(gate) * up.
@@ -150,7 +179,7 @@ void linear_at(const PackedMatrix& w, const Operand& x, float* y, std::size_t ld
   const RowLayout layout = level.layout(w, sum, x.rows);
   std::byte* data = prepared_memory(layout.bytes());
   cpu::prepare_rows(layout, x, nullptr, 0, layout.groups, data);
-  const StoreSink sink(w, y, ldy, bias);
+  const StoreSink sink(level, w, y, ldy, bias, false);
   cpu::run_panels({.w = &w,
                    .level = &level,
                    .tiles = level.tiles(sum),
@@ -168,8 +197,28 @@ void linear_at(const PackedMatrix& w, const Operand& x, float* y, std::size_t ld
 void linear(const PackedMatrix& w, const Operand& x, float* y, std::size_t ldy, const float* bias,
             ThreadPool& pool) {
   assert(!w.gate_up && ldy >= w.rows);
-  run_product(cpu::linear_level(active_isa()), w, x, pool,
-              [&](std::size_t first_row) { return StoreSink(w, y + first_row * ldy, ldy, bias); });
+  const auto& level = cpu::linear_level(active_isa());
+  run_product(level, w, x, pool, [&](std::size_t first_row) {
+    return StoreSink(level, w, y + first_row * ldy, ldy, bias, false);
+  });
+}
+
+void linear_add(const PackedMatrix& w, const Operand& x, float* y, std::size_t ldy,
+                const float* bias, ThreadPool& pool) {
+  assert(!w.gate_up && ldy >= w.rows);
+  const auto& level = cpu::linear_level(active_isa());
+  run_product(level, w, x, pool, [&](std::size_t first_row) {
+    return StoreSink(level, w, y + first_row * ldy, ldy, bias, true);
+  });
+}
+
+void linear_activated(const PackedMatrix& w, const Operand& x, const float* bias,
+                      Activation activation, const OperandOut& y, ThreadPool& pool) {
+  assert(!w.gate_up && y.cols >= w.rows && y.rows >= x.rows);
+  const auto& level = cpu::linear_level(active_isa());
+  run_product(level, w, x, pool, [&](std::size_t first_row) {
+    return ActivateSink(level, w, bias, activation, y, first_row);
+  });
 }
 
 void linear_gate_up(const PackedMatrix& w, const Operand& x, const OperandOut& h,

@@ -4,6 +4,7 @@
 
 #include "common/base/thread_pool.hpp"
 #include "common/kernels/compute.hpp"
+#include "common/kernels/elementwise.hpp"
 #include "common/kernels/isa.hpp"
 #include "common/kernels/packed_matrix.hpp"
 
@@ -26,6 +27,17 @@ namespace moesaic {
 /// @source layouts and order of sums: ops/decisions/0002-numerics.md
 void linear(const PackedMatrix& w, const Operand& x, float* y, std::size_t ldy, const float* bias,
             ThreadPool& pool);
+
+/// y[m, n] += sum_k x[m, k] * w[n, k] (+ bias[n]): the sum and its bias first, then y; as `linear`
+/// followed by `add_to`.
+void linear_add(const PackedMatrix& w, const Operand& x, float* y, std::size_t ldy,
+                const float* bias, ThreadPool& pool);
+
+/// y = activation(x W^T + bias), stored in y.compute (bf16: rounded once); as `linear` followed by
+/// the row kernel of elementwise.hpp.
+/// @pre y.rows >= x.rows, y.cols >= w.rows; columns 0..w.rows-1 are written
+void linear_activated(const PackedMatrix& w, const Operand& x, const float* bias,
+                      Activation activation, const OperandOut& y, ThreadPool& pool);
 
 /// h[m, i] = silu(gate_i . x_m) * (up_i . x_m) in f32, then stored in h.compute (bf16: rounded
 /// once).

@@ -112,40 +112,31 @@ void VisionTower::block(const VitBlockWeights& weights, const VisualGrid& grid, 
   normalise(weights.norm1, vision.layer_norm_eps, x_, operand_.resize(compute_, rows, hidden),
             pool);
   apply(weights.qkv, operand_.view(), wide_, pool);
-  for_rows(pool, rows, [&](std::size_t r) {
-    // q heads, then k heads: 2 * heads consecutive head vectors turn alike.
-    rope_vision(wide_.row(r), 2 * heads, head_dim, cos_.row(r % per_frame),
-                sin_.row(r % per_frame));
-  });
   const auto attended = attended_.resize(compute_, rows, hidden);
   for (std::size_t frame = 0; frame < rows; frame += per_frame) {
     auto out = attended;
     out.rows = per_frame;
     out.data =
         static_cast<std::byte*>(attended.data) + frame * attended.stride * operand_bytes(compute_);
-    attention_vision(wide_.row(frame), per_frame, heads, head_dim, out, pool);
+    attention_vision(wide_.row(frame), {cos_.data(), sin_.data()}, per_frame, heads, head_dim, out,
+                     pool);
   }
-  apply(weights.proj, attended.view(), wide_, pool);
-  for_rows(pool, rows, [&](std::size_t r) { add_to(wide_.row(r), hidden, x_.row(r)); });
+  linear_add(weights.proj.weight, attended.view(), x_.data(), hidden, weights.proj.bias.data(),
+             pool);
 
   normalise(weights.norm2, vision.layer_norm_eps, x_, operand_.resize(compute_, rows, hidden),
             pool);
-  apply(weights.fc1, operand_.view(), wide_, pool);
   const auto activated = hidden_.resize(compute_, rows, vision.intermediate);
-  for_rows(pool, rows, [&](std::size_t r) {
-    quick_gelu(wide_.row(r), vision.intermediate, f32_row(activated, r), bf16_row(activated, r));
-  });
-  apply(weights.fc2, activated.view(), wide_, pool);
-  for_rows(pool, rows, [&](std::size_t r) { add_to(wide_.row(r), hidden, x_.row(r)); });
+  linear_activated(weights.fc1.weight, operand_.view(), weights.fc1.bias.data(),
+                   Activation::kQuickGelu, activated, pool);
+  linear_add(weights.fc2.weight, activated.view(), x_.data(), hidden, weights.fc2.bias.data(),
+             pool);
 }
 
 void VisionTower::merge_mlp(const Operand& in, const LinearWeights& fc1, const LinearWeights& fc2,
                             const NormWeights& norm, ThreadPool& pool) {
-  apply(fc1, in, wide_, pool);
   const auto activated = hidden_.resize(compute_, in.rows, fc1.weight.rows);
-  for_rows(pool, in.rows, [&](std::size_t r) {
-    gelu_erf(wide_.row(r), wide_.cols(), f32_row(activated, r), bf16_row(activated, r));
-  });
+  linear_activated(fc1.weight, in, fc1.bias.data(), Activation::kGeluErf, activated, pool);
   apply(fc2, activated.view(), merged_, pool);
   for_rows(pool, in.rows, [&](std::size_t r) {
     layer_norm(merged_.row(r), norm.weight.data(), norm.bias.data(), config_.vision.layer_norm_eps,

@@ -151,12 +151,13 @@ void prefill(benchmark::State& state) {
 void vision(benchmark::State& state) {
   const auto patches = static_cast<std::size_t>(state.range(1));
   ThreadPool pool(static_cast<unsigned>(state.range(2)));
-  const auto qkv = gaussian(patches * 3 * kVisionWidth, 3);
+  auto qkv = gaussian(patches * 3 * kVisionWidth, 3);
   AlignedBuffer out(patches * kVisionWidth * sizeof(float));
   const OperandOut y{compute_arg(state), out.data(), patches, kVisionWidth, kVisionWidth};
   const auto n = static_cast<double>(patches);
-  against_peak(state, pool, 4 * n * n * kVisionWidth,
-               [&] { attention_vision(qkv.data(), patches, kVisionHeads, kVisionDim, y, pool); });
+  against_peak(state, pool, 4 * n * n * kVisionWidth, [&] {
+    attention_vision(qkv.data(), {}, patches, kVisionHeads, kVisionDim, y, pool);
+  });
 }
 
 void shapes(benchmark::internal::Benchmark* b, std::initializer_list<std::int64_t> computes,

@@ -670,11 +670,11 @@ MOESAIC_AMX void finish(const HeadTask& task, const Workspace& work, std::size_t
 
 }  // namespace
 
-void attention_vision_amx(const float* qkv, const float* cos, const float* sin, std::size_t patches,
+void attention_vision_amx(const float* qkv, const VisionAngles& angles, std::size_t patches,
                           std::size_t heads, std::size_t head_dim, const OperandOut& out,
                           ThreadPool& pool) {
   const HeadLayout layout(head_dim, patches);
-  const Source in{qkv, cos, sin, patches, heads, head_dim};
+  const Source in{qkv, angles.cos, angles.sin, patches, heads, head_dim};
   thread_local AlignedBuffer packed;
   packed.reserve(heads * layout.bytes());
   std::byte* const memory = packed.data();

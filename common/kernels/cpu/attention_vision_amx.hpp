@@ -3,15 +3,14 @@
 #include <cstddef>
 
 #include "common/base/thread_pool.hpp"
-#include "common/kernels/compute.hpp"
+#include "common/kernels/attention.hpp"
 
 namespace moesaic::attention_detail {
 
 /// `attention_vision` of a bf16 result on tiles, the bits of the other portable levels.
-/// @param qkv      [patches][3][heads][head_dim] f32
-/// @param cos, sin [patches][head_dim / 2], or null where q and k are rotated already
+/// @param qkv [patches][3][heads][head_dim] f32
 /// @pre level kAmx is available, out.compute is kBf16
-void attention_vision_amx(const float* qkv, const float* cos, const float* sin, std::size_t patches,
+void attention_vision_amx(const float* qkv, const VisionAngles& angles, std::size_t patches,
                           std::size_t heads, std::size_t head_dim, const OperandOut& out,
                           ThreadPool& pool);
 

@@ -7,7 +7,6 @@ namespace moesaic::elementwise_detail {
 extern const Elementwise kAvx2;
 extern const Elementwise kAvx512;
 
-inline constexpr float kQuickGelu = 1.702F;
 inline constexpr float kRootHalf = 0.707106781F;
 /// Abramowitz and Stegun 7.1.26: erf(x) = 1 - (a1 t + .. + a5 t^5) exp(-x^2), t = 1 / (1 + p x).
 inline constexpr float kErfP = 0.3275911F;

@@ -30,6 +30,8 @@ inline float exp1(float x) {
   return p * std::bit_cast<float>((std::bit_cast<std::uint32_t>(shifted) << 23) + (127u << 23));
 }
 
+inline constexpr float kQuickGelu = 1.702F;
+
 /// g / (1 + exp(-g))
 inline float silu1(float g) { return g / (1.0f + exp1(-g)); }
 
@@ -92,6 +94,12 @@ inline float silu1(float g) { return g / (1.0f + exp1(-g)); }
   const __m512i sign = _mm512_set1_epi32(INT32_MIN);
   const __m512 negated = _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(g), sign));
   return _mm512_div_ps(g, _mm512_add_ps(_mm512_set1_ps(1.0f), exp16(negated)));
+}
+
+/// v / (1 + exp(-1.702 v))
+[[gnu::target("avx512f"), gnu::always_inline]] inline __m512 quick_gelu16(__m512 v) {
+  const __m512 e = exp16(_mm512_mul_ps(v, _mm512_set1_ps(-kQuickGelu)));
+  return _mm512_div_ps(v, _mm512_add_ps(_mm512_set1_ps(1.0F), e));
 }
 
 }  // namespace moesaic::cpu

@@ -30,7 +30,8 @@ struct Pending {
 };
 
 /// One unit: 16 * kRowTiles rows x one panel, all of K. The sums stay in tiles: 0, 1 (2, 3) are the
-/// panel's halves for the first (second) 16 rows.
+/// panel's halves for the first (second) 16 rows. Rows and weights come from L2, which keeps L1 for
+/// what is read twice.
 /// @param x2 the second 16 rows
 /// @param c  [16 * kRowTiles][32]
 template <int kRowTiles>
@@ -45,11 +46,11 @@ MOESAIC_AMX void run_unit(const std::byte* w, const std::byte* x, const std::byt
   }
   std::size_t fetched[2] = {0, 0}, drained = 0;
   for (std::size_t step = 0; step < steps; ++step) {
-    MOESAIC_TILE_LOAD(6, w, 64);
-    MOESAIC_TILE_LOAD(4, x, 64);
-    MOESAIC_TILE_LOAD(7, w + 1024, 64);
+    MOESAIC_TILE_STREAM(6, w, 64);
+    MOESAIC_TILE_STREAM(4, x, 64);
+    MOESAIC_TILE_STREAM(7, w + 1024, 64);
     MOESAIC_TILE_DOT(tdpbf16ps, 0, 4, 6);
-    if constexpr (kRowTiles == 2) MOESAIC_TILE_LOAD(5, x2, 64);
+    if constexpr (kRowTiles == 2) MOESAIC_TILE_STREAM(5, x2, 64);
     MOESAIC_TILE_DOT(tdpbf16ps, 1, 4, 7);
     if constexpr (kRowTiles == 2) {
       MOESAIC_TILE_DOT(tdpbf16ps, 2, 5, 6);

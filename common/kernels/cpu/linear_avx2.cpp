@@ -55,6 +55,11 @@ MOESAIC_AVX2 void leaves(const float* c, float weight, bool round, float* y) {
   }
 }
 
+void activate(const SumRows& x, Activation activation, float* y_f32, Bf16* y_bf16,
+              std::size_t ldy) {
+  activate_by(elementwise_for(Isa::kAvx2), x, activation, y_f32, y_bf16, ldy);
+}
+
 }  // namespace
 
 const LinearLevel& linear_avx2() {
@@ -62,6 +67,8 @@ const LinearLevel& linear_avx2() {
       .sums = {portable_bf16_tiles<V, 3>(), widened_tiles<V, 5>(), f32_tiles<V, 6>()},
       .integer = &kIntegerAvx2,
       .silu_mul = silu_mul,
+      .store = store_plain,
+      .activate = activate,
       .leaves = leaves};
   return level;
 }

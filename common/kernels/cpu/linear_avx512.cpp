@@ -51,6 +51,34 @@ MOESAIC_AVX512 void leaves(const float* c, float weight, bool round, float* y) {
   }
 }
 
+/// Sums of row r with their bias, 16 from i on.
+MOESAIC_AVX512 [[gnu::always_inline]] inline __m512 sum16(const SumRows& x, std::size_t r,
+                                                          std::size_t i, __mmask16 m) {
+  const __m512 c = _mm512_maskz_loadu_ps(m, x.c + r * x.ldc + i);
+  return x.bias != nullptr ? _mm512_add_ps(c, _mm512_maskz_loadu_ps(m, x.bias + i)) : c;
+}
+
+MOESAIC_AVX512 void store(const SumRows& x, bool add, float* y, std::size_t ldy) {
+  for (std::size_t r = 0; r < x.rows; ++r, y += ldy)
+    for (std::size_t i = 0; i < x.count; i += 16) {
+      const __mmask16 m = lanes16(i, x.count);
+      const __m512 sum = sum16(x, r, i, m);
+      _mm512_mask_storeu_ps(y + i, m,
+                            add ? _mm512_add_ps(sum, _mm512_maskz_loadu_ps(m, y + i)) : sum);
+    }
+}
+
+MOESAIC_AVX512 void activate(const SumRows& x, Activation activation, float* y_f32, Bf16* y_bf16,
+                             std::size_t ldy) {
+  if (activation != Activation::kQuickGelu)
+    return activate_by(elementwise_for(Isa::kAvx512), x, activation, y_f32, y_bf16, ldy);
+  for (std::size_t r = 0; r < x.rows; ++r)
+    for (std::size_t i = 0; i < x.count; i += 16) {
+      const __mmask16 m = lanes16(i, x.count);
+      store_row16(quick_gelu16(sum16(x, r, i, m)), m, r * ldy + i, false, y_f32, y_bf16);
+    }
+}
+
 }  // namespace
 
 const LinearLevel& linear_avx512() {
@@ -58,6 +86,8 @@ const LinearLevel& linear_avx512() {
       .sums = {portable_bf16_tiles<V, 6>(), widened_tiles<V, 12>(), f32_tiles<V, 12>()},
       .integer = &kIntegerAvx512,
       .silu_mul = silu_mul,
+      .store = store,
+      .activate = activate,
       .leaves = leaves};
   return level;
 }

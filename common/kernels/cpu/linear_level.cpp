@@ -73,6 +73,27 @@ void sum_panel(const PanelJob& job, const RowBlock& block, std::size_t panel, fl
 
 }  // namespace
 
+void store_plain(const SumRows& x, bool add, float* y, std::size_t ldy) {
+  for (std::size_t r = 0; r < x.rows; ++r, y += ldy) {
+    const float* c = x.c + r * x.ldc;
+    for (std::size_t i = 0; i < x.count; ++i) {
+      const float sum = x.bias != nullptr ? c[i] + x.bias[i] : c[i];
+      y[i] = add ? sum + y[i] : sum;
+    }
+  }
+}
+
+void activate_by(const Elementwise& rows, const SumRows& x, Activation activation, float* y_f32,
+                 Bf16* y_bf16, std::size_t ldy) {
+  const auto run = activation == Activation::kQuickGelu ? rows.quick_gelu : rows.gelu_erf;
+  for (std::size_t r = 0; r < x.rows; ++r) {
+    alignas(64) float sums[32];
+    store_plain({x.c + r * x.ldc, x.ldc, 1, x.count, x.bias}, false, sums, 32);
+    run(sums, x.count, y_f32 != nullptr ? y_f32 + r * ldy : nullptr,
+        y_bf16 != nullptr ? y_bf16 + r * ldy : nullptr);
+  }
+}
+
 const LinearLevel& linear_level(Isa isa) {
   switch (isa) {
     case Isa::kScalar:

@@ -5,6 +5,7 @@
 
 #include "common/kernels/cpu/integer_level.hpp"
 #include "common/kernels/cpu/row_layout.hpp"
+#include "common/kernels/elementwise.hpp"
 #include "common/kernels/isa.hpp"
 #include "common/kernels/packed_matrix.hpp"
 
@@ -42,6 +43,15 @@ struct TileSet {
 
 struct PanelJob;
 
+/// Up to 32 finished sums of some rows.
+struct SumRows {
+  const float* c = nullptr;
+  std::size_t ldc = 0;
+  std::size_t rows = 0;
+  std::size_t count = 0;
+  const float* bias = nullptr;  ///< null or [count]
+};
+
 /// The numeric pieces of one level.
 struct LinearLevel {
   std::array<TileSet, kSums> sums;
@@ -52,6 +62,11 @@ struct LinearLevel {
   std::size_t least_tile_rows = 0;
   /// h[i] = silu(gate[i]) * up[i], 16 values, rounded to bf16 if `round`.
   void (*silu_mul)(const float* gate, const float* up, bool round, float* h) = nullptr;
+  /// y[r][i] = c[r][i] + bias[i], to which `add` adds what y was.
+  void (*store)(const SumRows& x, bool add, float* y, std::size_t ldy) = nullptr;
+  /// y[r][i] = activation(c[r][i] + bias[i]), to the one of y_f32 and y_bf16 that is not null.
+  void (*activate)(const SumRows& x, Activation activation, float* y_f32, Bf16* y_bf16,
+                   std::size_t ldy) = nullptr;
   /// y[i] = weight * c[i], 32 values, rounded to bf16 if `round`: leaves of the expert tree.
   void (*leaves)(const float* c, float weight, bool round, float* y) = nullptr;
 
@@ -101,6 +116,11 @@ class PanelSink {
   virtual void take(std::size_t panel, std::size_t first_row, std::size_t rows, const float* c,
                     std::size_t ldc) const = 0;
 };
+
+/// `store` without vector instructions of its own, and `activate` by the row kernels of a level.
+void store_plain(const SumRows& x, bool add, float* y, std::size_t ldy);
+void activate_by(const Elementwise& rows, const SumRows& x, Activation activation, float* y_f32,
+                 Bf16* y_bf16, std::size_t ldy);
 
 /// A rectangle of a product: panels x groups of rows.
 struct PanelJob {

@@ -97,6 +97,11 @@ void leaves(const float* c, float weight, bool round, float* y) {
   for (int i = 0; i < 32; ++i) y[i] = round ? round_to_bf16(weight * c[i]) : weight * c[i];
 }
 
+void activate(const SumRows& x, Activation activation, float* y_f32, Bf16* y_bf16,
+              std::size_t ldy) {
+  activate_by(elementwise_for(Isa::kScalar), x, activation, y_f32, y_bf16, ldy);
+}
+
 constexpr TileSet one_row(TileFn tile, bool flush_denormals) {
   TileSet set{.group_rows = 1, .flush_denormals = flush_denormals};
   for (auto& tiles : set.tiles) tiles[0] = tile;
@@ -107,6 +112,8 @@ constexpr LinearLevel make_level(TileFn bf16, TileFn widened, TileFn f32) {
   return {.sums = {one_row(bf16, true), one_row(widened, false), one_row(f32, false)},
           .integer = &kIntegerScalar,
           .silu_mul = silu_mul,
+          .store = store_plain,
+          .activate = activate,
           .leaves = leaves};
 }
 

@@ -1,9 +1,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <vector>
 
 #include "common/kernels/attention.hpp"
+#include "common/kernels/rope.hpp"
 #include "tests/support/kernel_values.hpp"
 
 namespace moesaic {
@@ -18,24 +21,29 @@ struct Frame {
   std::size_t patches, heads, head_dim;
 };
 
-const Frame kFrames[] = {{1, 2, 40}, {4, 1, 32}, {100, 2, 80}, {256, 1, 64}, {300, 2, 40}};
+const Frame kFrames[] = {{1, 2, 40},   {4, 1, 32},   {33, 1, 128}, {100, 2, 80}, {256, 1, 64},
+                         {300, 2, 40}, {321, 1, 32}, {513, 2, 80}, {545, 1, 128}};
 
-std::vector<float> values(const Frame& f, unsigned seed) {
-  return gaussian(f.patches * 3 * f.heads * f.head_dim, seed, 1.5F);
+std::vector<float> values(const Frame& f, unsigned seed, float scale = 1.5F) {
+  return gaussian(f.patches * 3 * f.heads * f.head_dim, seed, scale);
+}
+
+bool portable(Isa isa, Compute compute) {
+  return isa != Isa::kAvx512Bf16 || compute == Compute::kF32;
 }
 
 /// The result as f32; a bf16 result is widened.
-std::vector<float> run(Isa isa, const Frame& f, const std::vector<float>& qkv, Compute compute,
-                       ThreadPool& pool) {
+std::vector<float> run(Isa isa, const Frame& f, std::vector<float> qkv, Compute compute,
+                       ThreadPool& pool, const VisionAngles& angles = {}) {
   const std::size_t width = f.heads * f.head_dim;
   std::vector<float> out(f.patches * width, -1);
   if (compute == Compute::kF32) {
-    attention_vision_for(isa)(qkv.data(), f.patches, f.heads, f.head_dim,
+    attention_vision_for(isa)(qkv.data(), angles, f.patches, f.heads, f.head_dim,
                               {compute, out.data(), f.patches, width, width}, pool);
     return out;
   }
   std::vector<Bf16> rounded(out.size());
-  attention_vision_for(isa)(qkv.data(), f.patches, f.heads, f.head_dim,
+  attention_vision_for(isa)(qkv.data(), angles, f.patches, f.heads, f.head_dim,
                             {compute, rounded.data(), f.patches, width, width}, pool);
   std::transform(rounded.begin(), rounded.end(), out.begin(), bf16_to_f32);
   return out;
@@ -47,10 +55,52 @@ TEST_P(AttentionVisionTest, GivesTheBitsOfTheScalarLevel) {
   ThreadPool pool(1);
   for (const Frame& f : kFrames)
     for (const Compute compute : {Compute::kF32, Compute::kBf16}) {
-      if (compute == Compute::kBf16 && GetParam() == Isa::kAvx512Bf16) continue;
+      if (!portable(GetParam(), compute)) continue;
       const auto qkv = values(f, 1);
       EXPECT_TRUE(same_bits(run(GetParam(), f, qkv, compute, pool),
                             run(Isa::kScalar, f, qkv, compute, pool)))
+          << f.patches << " patches, head_dim " << f.head_dim;
+    }
+}
+
+TEST_P(AttentionVisionTest, ScoresFarApartAndDenormalsGiveTheBitsOfTheScalarLevel) {
+  if (!portable(GetParam(), Compute::kBf16)) GTEST_SKIP() << "its own order of sums";
+  ThreadPool pool(1);
+  for (const Frame& f : {Frame{290, 2, 80}, Frame{530, 1, 40}})
+    // Scores in the hundreds and thousands, and products that underflow.
+    for (const float scale : {20.0F, 60.0F, 1e-20F, 1e-38F}) {
+      const auto qkv = values(f, 5, scale);
+      EXPECT_TRUE(same_bits(run(GetParam(), f, qkv, Compute::kBf16, pool),
+                            run(Isa::kScalar, f, qkv, Compute::kBf16, pool)))
+          << f.patches << " patches, scale " << scale;
+    }
+}
+
+TEST_P(AttentionVisionTest, APatchThatIsNotFiniteMakesNoOtherQueryFinite) {
+  ThreadPool pool(1);
+  const Frame f{300, 1, 80};
+  auto qkv = values(f, 6);
+  const std::size_t patch = 7;
+  qkv[patch * 3 * f.head_dim] = std::numeric_limits<float>::infinity();  // in q
+  const auto y = run(GetParam(), f, qkv, Compute::kBf16, pool);
+  for (std::size_t p = 0; p < f.patches; ++p)
+    for (std::size_t d = 0; d < f.head_dim; ++d)
+      ASSERT_EQ(std::isfinite(y[p * f.head_dim + d]), p != patch) << "patch " << p << " d " << d;
+}
+
+TEST_P(AttentionVisionTest, TurnsQueriesAndKeysByTheAngles) {
+  ThreadPool pool(2);
+  for (const Frame& f : {Frame{70, 2, 40}, Frame{260, 2, 80}, Frame{64, 1, 128}})
+    for (const Compute compute : {Compute::kF32, Compute::kBf16}) {
+      const auto qkv = values(f, 7);
+      const auto cos = gaussian(f.patches * f.head_dim / 2, 8);
+      const auto sin = gaussian(f.patches * f.head_dim / 2, 9);
+      auto turned = qkv;
+      for (std::size_t p = 0; p < f.patches; ++p)
+        rope_vision(&turned[p * 3 * f.heads * f.head_dim], 2 * f.heads, f.head_dim,
+                    &cos[p * f.head_dim / 2], &sin[p * f.head_dim / 2]);
+      EXPECT_TRUE(same_bits(run(GetParam(), f, qkv, compute, pool, {cos.data(), sin.data()}),
+                            run(GetParam(), f, turned, compute, pool)))
           << f.patches << " patches, head_dim " << f.head_dim;
     }
 }

@@ -5,11 +5,16 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <initializer_list>
+#include <limits>
 #include <map>
+#include <random>
 #include <string>
 #include <tuple>
 #include <vector>
 
+#include "common/kernels/cpu/amx.hpp"
+#include "common/kernels/elementwise.hpp"
 #include "common/tensor/bf16.hpp"
 #include "tests/unit/kernels/linear_fixture.hpp"
 
@@ -148,6 +153,152 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Combine(testing::Values(Mode::kBf16, Mode::kF32WithBf16Weights, Mode::kF32),
                      testing::Values(32, 64, 75, 128, 192, 576, 588, 1280, 2560),
                      testing::Values(1, 31, 32, 33, 96)));
+
+bool portable(Isa isa) { return isa != Isa::kAvx512Bf16; }
+
+/// Equal bits, or both NaN.
+bool same(float a, float b) { return bits(a) == bits(b) || (std::isnan(a) && std::isnan(b)); }
+
+TEST(LinearManyRowsTest, EveryPortableLevelGivesTheBitsOfScalar) {
+  for (const std::size_t cols : {64, 588, 1536})
+    for (const std::size_t outputs : {33, 96}) {
+      constexpr std::size_t kRows = 300;
+      const Values x(kRows, cols, 21), weights(outputs, cols, 22);
+      const auto w = pack_matrix(weights.view(DType::kBf16, outputs), Compute::kBf16);
+      std::vector<float> want(kRows * outputs), got(want.size());
+      linear_for(Isa::kScalar)(w, x.operand(Compute::kBf16, 0, kRows), want.data(), outputs,
+                               nullptr, 0, w.panels());
+      for (const auto isa : available_isas()) {
+        if (!portable(isa)) continue;
+        for (const std::size_t rows : {100, 287, 300}) {
+          linear_for(isa)(w, x.operand(Compute::kBf16, 0, rows), got.data(), outputs, nullptr, 0,
+                          w.panels());
+          ASSERT_EQ(std::memcmp(got.data(), want.data(), rows * outputs * sizeof(float)), 0)
+              << isa_name(isa) << " rows " << rows << " K " << cols << " N " << outputs;
+        }
+      }
+    }
+}
+
+TEST(LinearManyRowsTest, InfinitiesStayInTheirRowsAndOutputs) {
+  constexpr std::size_t kRows = 40, kCols = 96, kOutputs = 40;
+  Values x(kRows, kCols, 23), weights(kOutputs, kCols, 24);
+  const float infinity = std::numeric_limits<float>::infinity();
+  x.bf16[3 * x.stride + 17] = f32_to_bf16(infinity);
+  x.bf16[20 * x.stride + 70] = f32_to_bf16(-infinity);
+  weights.bf16[5 * weights.stride + 40] = f32_to_bf16(infinity);
+  const auto w = pack_matrix(weights.view(DType::kBf16, kOutputs), Compute::kBf16);
+  for (const auto isa : available_isas()) {
+    if (!portable(isa)) continue;
+    std::vector<float> y(kRows * kOutputs);
+    linear_for(isa)(w, x.operand(Compute::kBf16, 0, kRows), y.data(), kOutputs, nullptr, 0,
+                    w.panels());
+    for (std::size_t m = 0; m < kRows; ++m)
+      for (std::size_t n = 0; n < kOutputs; ++n) {
+        const float want = expected_sum(Mode::kBf16, x, m, weights, n);
+        ASSERT_TRUE(same(y[m * kOutputs + n], want))
+            << isa_name(isa) << " m " << m << " n " << n << ": " << y[m * kOutputs + n] << ", "
+            << want << " expected";
+        ASSERT_EQ(std::isfinite(want), m != 3 && m != 20 && n != 5);
+      }
+  }
+}
+
+class LinearEpilogueTest : public testing::TestWithParam<Mode> {};
+
+TEST_P(LinearEpilogueTest, AddEqualsAProductThenAnAddition) {
+  const auto compute = compute_of(GetParam());
+  ThreadPool pool(2);
+  for (const std::size_t outputs : {7, 33, 96}) {
+    const Values x(kMostRows, 128, 25), weights(outputs, 128, 26);
+    const auto w = pack_matrix(weights.view(weight_type(GetParam()), outputs), compute);
+    std::vector<float> bias(outputs);
+    for (std::size_t n = 0; n < outputs; ++n) bias[n] = 0.5f * static_cast<float>(n) - 3.0f;
+    const std::size_t ldy = outputs + 3;
+    for (const auto isa : available_isas())
+      for (const float* b : std::initializer_list<const float*>{nullptr, bias.data()}) {
+        const ForcedIsa forced(isa);
+        std::vector<float> sums(kMostRows * ldy, 0.0f), want(kMostRows * ldy, 1.25f), got = want;
+        linear(w, x.operand(compute, 0, kMostRows), sums.data(), ldy, b, pool);
+        for (std::size_t i = 0; i < want.size(); ++i) want[i] = sums[i] + want[i];
+        linear_add(w, x.operand(compute, 0, kMostRows), got.data(), ldy, b, pool);
+        ASSERT_EQ(std::memcmp(got.data(), want.data(), got.size() * sizeof(float)), 0)
+            << isa_name(isa) << " N " << outputs;
+      }
+  }
+}
+
+TEST_P(LinearEpilogueTest, ActivatedEqualsAProductThenTheRowKernel) {
+  const auto compute = compute_of(GetParam());
+  ThreadPool pool(2);
+  for (const std::size_t outputs : {7, 33, 96}) {
+    const Values x(kMostRows, 128, 27), weights(outputs, 128, 28);
+    const auto w = pack_matrix(weights.view(weight_type(GetParam()), outputs), compute);
+    std::vector<float> bias(outputs, 0.125f);
+    const std::size_t stride = outputs + 5;
+    for (const auto isa : available_isas())
+      for (const auto activation : {Activation::kQuickGelu, Activation::kGeluErf}) {
+        const ForcedIsa forced(isa);
+        std::vector<float> sums(kMostRows * outputs), f32(kMostRows * stride, -7.0f), want = f32;
+        std::vector<Bf16> bf16(kMostRows * stride, Bf16{0x1234}), want_bf16 = bf16;
+        linear(w, x.operand(compute, 0, kMostRows), sums.data(), outputs, bias.data(), pool);
+        const auto& rows = elementwise_for(isa);
+        const auto row = activation == Activation::kQuickGelu ? rows.quick_gelu : rows.gelu_erf;
+        for (std::size_t m = 0; m < kMostRows; ++m)
+          row(&sums[m * outputs], outputs, &want[m * stride], &want_bf16[m * stride]);
+        const auto in = x.operand(compute, 0, kMostRows);
+        linear_activated(w, in, bias.data(), activation,
+                         {Compute::kF32, f32.data(), kMostRows, outputs, stride}, pool);
+        linear_activated(w, in, bias.data(), activation,
+                         {Compute::kBf16, bf16.data(), kMostRows, outputs, stride}, pool);
+        ASSERT_EQ(std::memcmp(f32.data(), want.data(), f32.size() * sizeof(float)), 0)
+            << isa_name(isa) << " N " << outputs;
+        ASSERT_EQ(bf16, want_bf16) << isa_name(isa) << " N " << outputs;
+      }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Modes, LinearEpilogueTest,
+                         testing::Values(Mode::kBf16, Mode::kF32WithBf16Weights, Mode::kF32));
+
+/// c[16][16] += a[16][32] * b[16 pairs][16][2] by the instruction.
+MOESAIC_AMX void tile_product(const Bf16* a, const Bf16* b, float* c) {
+  const cpu::WholeTiles tiles;
+  MOESAIC_TILE_LOAD(0, c, 64);
+  MOESAIC_TILE_LOAD(1, a, 64);
+  MOESAIC_TILE_LOAD(2, b, 64);
+  MOESAIC_TILE_DOT(tdpbf16ps, 0, 1, 2);
+  MOESAIC_TILE_STORE(0, c, 64);
+}
+
+TEST(TileProductTest, IsTheWrittenOrderWhateverTheBits) {
+  if (available_isas().back() != Isa::kAmx) GTEST_SKIP() << "this CPU has no tiles";
+  std::mt19937 random(29);
+  // Any finite value; the second round mostly denormals and values whose products underflow.
+  for (int round = 0; round < 40; ++round) {
+    const auto any = [&] {
+      auto value = static_cast<Bf16>(random());
+      if (round % 2 != 0) value &= 0xbfff >> (random() % 3 == 0 ? 0 : 1);
+      return (value & 0x7f80) == 0x7f80 ? static_cast<Bf16>(value ^ 0x4000) : value;
+    };
+    alignas(64) Bf16 a[16 * 32], b[16 * 32];
+    alignas(64) float c[16 * 16];
+    for (auto& v : a) v = any();
+    for (auto& v : b) v = any();
+    for (auto& v : c) v = std::bit_cast<float>(std::uint32_t{any()} << 16);
+    std::vector<float> want;
+    for (std::size_t m = 0; m < 16; ++m)
+      for (std::size_t n = 0; n < 16; ++n) {
+        Bf16 column[32];
+        for (std::size_t k = 0; k < 32; ++k) column[k] = b[(k / 2 * 16 + n) * 2 + k % 2];
+        want.push_back(bf16_block(c[m * 16 + n], a + m * 32, column, 32));
+      }
+    tile_product(a, b, c);
+    for (std::size_t i = 0; i < want.size(); ++i)
+      ASSERT_TRUE(same(c[i], want[i])) << "round " << round << " element " << i << ": " << c[i]
+                                       << ", " << want[i] << " expected";
+  }
+}
 
 /// The level with its own order of bf16 sums: a row must still not depend on its neighbours.
 TEST(LinearAvx512Bf16Test, DecodeRowsEqualPrefillRows) {
