@@ -66,6 +66,10 @@ template <>
 struct Element<DType::kU8> {
   static float f32(const std::byte* p) { return static_cast<float>(load<std::uint8_t>(p)); }
 };
+template <>
+struct Element<DType::kI8> {
+  static float f32(const std::byte* p) { return static_cast<float>(load<std::int8_t>(p)); }
+};
 
 /// Calls fn with Element<dtype>.
 template <class F>
@@ -82,6 +86,8 @@ auto with_element(DType dtype, F&& fn) {
       return fn(Element<DType::kI32>{});
     case DType::kI64:
       return fn(Element<DType::kI64>{});
+    case DType::kI8:
+      return fn(Element<DType::kI8>{});
     case DType::kU8:
       break;
   }

@@ -15,6 +15,7 @@ enum class DType : std::uint8_t {
   kI64,   ///< [I64]
   kU8,    ///< [U8]
   kU16,   ///< [U16] bit patterns of bf16 in some Paddle exports
+  kI8,    ///< [I8]
 };
 
 /// Bytes of one element.
@@ -30,6 +31,7 @@ constexpr std::size_t dtype_bytes(DType type) {
     case DType::kI64:
       return 8;
     case DType::kU8:
+    case DType::kI8:
       return 1;
   }
   return 0;
@@ -52,6 +54,8 @@ constexpr std::string_view dtype_name(DType type) {
       return "U8";
     case DType::kU16:
       return "U16";
+    case DType::kI8:
+      return "I8";
   }
   return "?";
 }

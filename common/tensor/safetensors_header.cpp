@@ -23,7 +23,7 @@ std::string shown(std::string_view name) {
 
 std::optional<DType> dtype_from_name(std::string_view name) {
   for (const auto type : {DType::kF32, DType::kBf16, DType::kF16, DType::kI32, DType::kI64,
-                          DType::kU8, DType::kU16}) {
+                          DType::kU8, DType::kU16, DType::kI8}) {
     if (dtype_name(type) == name) return type;
   }
   return std::nullopt;

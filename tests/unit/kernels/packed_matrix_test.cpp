@@ -161,6 +161,7 @@ TEST(ElementF32Test, ReadsEveryTypeExactly) {
   EXPECT_EQ(read(DType::kI32, std::int32_t{-7}), -7.0f);
   EXPECT_EQ(read(DType::kI64, std::int64_t{1} << 40), 0x1p40f);
   EXPECT_EQ(read(DType::kU8, std::uint8_t{200}), 200.0f);
+  EXPECT_EQ(read(DType::kI8, std::int8_t{-56}), -56.0f);
 }
 
 }  // namespace

@@ -30,6 +30,7 @@ std::map<std::string, Tensor> sample() {
   tensors.emplace("b \"quoted\"", tensor_of(DType::kBf16, {2, 5}, 2));
   tensors.emplace("c.f32", tensor_of(DType::kF32, {7, 1, 3}, 3));
   tensors.emplace("d.scalar", tensor_of(DType::kI64, {}, 4));
+  tensors.emplace("d2.i8", tensor_of(DType::kI8, {5}, 6));
   tensors.emplace("e.empty", tensor_of(DType::kF16, {0, 4}, 5));
   return tensors;
 }
