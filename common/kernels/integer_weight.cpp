@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "common/kernels/ccq_layout.hpp"
+
 namespace moesaic {
 namespace {
 
@@ -41,6 +43,25 @@ std::int32_t ccq2(const std::byte* panel, std::size_t row, std::size_t k) {
   return (level - 32) * l;
 }
 
+std::int32_t ccq25(const std::byte* panel, std::size_t row, std::size_t k) {
+  const std::byte* block = panel + panel_head(WeightFormat::kCcq25) + k / 64 * kCcq25BlockBytes;
+  const auto word = [&](int i) { return load<std::uint32_t>(block + 128 * i + 4 * row); };
+  const LevelPlace place = ccq25_place(k % 64);
+  const auto level = static_cast<std::int32_t>(word(place.word) >> place.bit & 7);
+  return (level - 4) * static_cast<std::int32_t>(word(4) >> 16 & 0x1fff);
+}
+
+std::int32_t ccq275(const std::byte* panel, std::size_t row, std::size_t k) {
+  const std::byte* block = panel + panel_head(WeightFormat::kCcq275) + k / 64 * kCcq275BlockBytes;
+  const auto word = [&](int i) {
+    return i < 5 ? load<std::uint32_t>(block + 128 * i + 4 * row)
+                 : load<std::uint16_t>(block + 640 + 2 * row);
+  };
+  const LevelPlace place = ccq275_place(k % 64);
+  const auto level = static_cast<std::int32_t>(word(place.word) >> place.bit & 15);
+  return (level - 8) * static_cast<std::int32_t>(word(5) >> 8 & 15);
+}
+
 }  // namespace
 
 std::int32_t ccq2_code(std::uint8_t byte, float code_scale, float code_zp) {
@@ -58,6 +79,10 @@ std::int32_t integer_weight(const PackedMatrix& w, std::size_t panel, std::size_
       return load<std::int8_t>(p + panel_head(w.format) + quad_offset(row, k));
     case WeightFormat::kW4r:
       return w4r(p, row, k);
+    case WeightFormat::kCcq25:
+      return ccq25(p, row, k);
+    case WeightFormat::kCcq275:
+      return ccq275(p, row, k);
     default:
       return ccq2(p, row, k);
   }

@@ -8,7 +8,7 @@
 namespace moesaic {
 
 /// The exact integer of one weight of an integer format, written plainly: what every kernel must
-/// agree with. |integer| <= 127, of kCcq2 <= 480.
+/// agree with. |integer| <= 127, of kCcq2 <= 480, of kCcq25 <= 32764.
 /// @param row of the panel, 0..31   @param k < padded K
 std::int32_t integer_weight(const PackedMatrix& w, std::size_t panel, std::size_t row,
                             std::size_t k);

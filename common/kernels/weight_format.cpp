@@ -5,7 +5,8 @@
 namespace moesaic {
 namespace {
 
-constexpr std::array<std::string_view, 5> kNames = {"f32", "bf16", "w8", "w4", "ccq2"};
+constexpr std::array<std::string_view, 7> kNames = {"f32",  "bf16",   "w8",     "w4",
+                                                    "ccq2", "ccq2.5", "ccq2.75"};
 
 }  // namespace
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -23,11 +24,23 @@ namespace moesaic {
 ///            32 words of 4 k x [32 rows] u8: byte b of k = 128 blk + 4 w ..
 ///          c = floor(b * code_scale + code_zp + 0.5) in f32, never fused;
 ///          level_j = c >> {9, 6, 3, 0}[j] & 63; weight = (level_j - 32) * l * super
-enum class WeightFormat : std::uint8_t { kF32, kBf16, kW8r, kW4r, kCcq2 };
+///   kCcq25  panel: f32 super[32]; K/64 blocks of 640 B: u32 [5 words][32 rows], the ten 16-bit
+///           units of 64 k in order; weight = (level - 4) * l * super, l 0..8191
+///   kCcq275 panel: f32 super[32]; K/64 blocks of 704 B: u32 [5 words][32 rows], the first twenty
+///           bytes of 64 k in order, then u16 [32 rows], the last two;
+///           weight = (level - 8) * l * super, l 0..15
+///           (ccq_layout.hpp has the place of each level; units as in common/quantize/ccq.hpp)
+/// Integers of weights, all but the last factor, are exact, and so are their sums over a block of
+/// int8 activations: of kCcq25 at most 512 * 4 * 8191 * 127 < 2^31.
+enum class WeightFormat : std::uint8_t { kF32, kBf16, kW8r, kW4r, kCcq2, kCcq25, kCcq275 };
 
-/// "f32", "bf16", "w8", "w4", "ccq2".
+/// "f32", "bf16", "w8", "w4", "ccq2", "ccq2.5", "ccq2.75".
 std::string_view format_name(WeightFormat format);
 std::optional<WeightFormat> parse_format(std::string_view name);
+
+/// Names of the formats that models are packed in.
+inline constexpr std::array<std::string_view, 6> kPackFormatNames = {"bf16",    "w8",     "w4",
+                                                                     "ccq2.75", "ccq2.5", "ccq2"};
 
 /// True if products with it are exact integer sums over int8 activations.
 constexpr bool is_integer(WeightFormat format) { return format >= WeightFormat::kW8r; }
@@ -55,6 +68,10 @@ constexpr std::size_t bytes_per_128(WeightFormat format) {
       return std::size_t{2} * 1088;
     case WeightFormat::kCcq2:
       return 1088;
+    case WeightFormat::kCcq25:
+      return std::size_t{2} * 640;
+    case WeightFormat::kCcq275:
+      return std::size_t{2} * 704;
   }
   return 0;
 }

@@ -109,7 +109,8 @@ double peak(Compute compute, ThreadPool& pool) {
   return value;
 }
 
-/// Few rows: args rows, K, N, format (WeightFormat: 0 f32, 1 bf16, 2 w8, 3 w4, 4 ccq2), threads.
+/// Few rows: args rows, K, N, format (WeightFormat: 0 f32, 1 bf16, 2 w8, 3 w4, 4 ccq2, 5 ccq2.5,
+/// 6 ccq2.75), threads.
 void few_rows(benchmark::State& state) {
   const auto m = static_cast<std::size_t>(state.range(0));
   const auto k = static_cast<std::size_t>(state.range(1));

@@ -8,6 +8,7 @@
 #include "common/kernels/cpu/amx.hpp"
 #include "common/kernels/cpu/exp_simd.hpp"
 #include "common/kernels/cpu/integer_formats.hpp"
+#include "common/kernels/cpu/integer_formats_ccq.hpp"
 #include "common/kernels/cpu/linear_level.hpp"
 #include "common/kernels/cpu/rounding_simd.hpp"
 #include "common/kernels/cpu/targets.hpp"
@@ -418,14 +419,21 @@ void quantize(const float* x, std::size_t cols, std::size_t padded, std::size_t 
   kIntegerAvx512.quantize(x, cols, padded, block, q, scales);
 }
 
+/// Few rows, and multipliers of 13 bits, which take no tile: the kernels of vectors.
+bool without_tiles(WeightFormat format, std::size_t rows) {
+  return rows <= kRowsWithoutTiles || format == WeightFormat::kCcq25;
+}
+
 void run(const IntegerJob& job) {
   if (job.last_row == job.first_row || job.first_panel == job.last_panel) return;
-  if (job.layout->rows <= kRowsWithoutTiles) return kIntegerAvx512.run(job);
+  if (without_tiles(job.w->format, job.layout->rows)) return kIntegerAvx512.run(job);
   switch (job.w->format) {
     case WeightFormat::kW8r:
       return run_format<W8r, true>(job);
     case WeightFormat::kW4r:
       return run_format<W4r>(job);
+    case WeightFormat::kCcq275:
+      return run_format<Ccq275>(job);
     default:
       return run_format<Ccq2>(job);
   }
@@ -433,6 +441,6 @@ void run(const IntegerJob& job) {
 
 }  // namespace
 
-const IntegerLevel kIntegerAmx = {quantize, run, kRowsWithoutTiles};
+const IntegerLevel kIntegerAmx = {quantize, run, without_tiles};
 
 }  // namespace moesaic::cpu

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <utility>
 
+#include "common/kernels/ccq_layout.hpp"
 #include "common/kernels/cpu/linear_level.hpp"
 #include "common/kernels/cpu/targets.hpp"
 
@@ -107,11 +108,77 @@ MOESAIC_AVX2 void unpack_ccq2(const std::byte* panel, std::size_t q, std::int16_
   }
 }
 
+/// CCQ-2.5 and CCQ-2.75: each level is a window of a 32-bit word of its row.
+template <LevelPlace (*kPlace)(std::size_t k), int kBits>
+struct Windows {
+  /// Word of 8 rows, of which r is the first's eighth.
+  template <int kWord>
+  MOESAIC_INLINE static __m256i word(const std::byte* block, std::size_t r) {
+    if constexpr (kWord == 5)
+      return _mm256_cvtepu16_epi32(
+          _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 640 + 16 * r)));
+    else
+      return load(block + 128 * kWord + 32 * r);
+  }
+  /// The level of k in the low half of a lane (k even) or the high half.
+  template <std::size_t k>
+  MOESAIC_INLINE static __m256i level(const std::byte* block, std::size_t r) {
+    constexpr LevelPlace place = kPlace(k);
+    constexpr int half = k % 2 * 16, up = half - place.bit;
+    const __m256i w = word<place.word>(block, r);
+    const __m256i moved =
+        up > 0 ? _mm256_slli_epi32(w, up > 0 ? up : 0) : _mm256_srli_epi32(w, up < 0 ? -up : 0);
+    return _mm256_and_si256(moved, _mm256_set1_epi32(((1 << kBits) - 1) << half));
+  }
+  template <std::size_t k>
+  MOESAIC_INLINE static void pair(const std::byte* block, std::size_t r, __m256i mult,
+                                  std::int16_t* out) {
+    const __m256i both = _mm256_or_si256(level<k>(block, r), level<k + 1>(block, r));
+    const __m256i centred = _mm256_sub_epi16(both, _mm256_set1_epi16(1 << (kBits - 1)));
+    store(out + k * 32 + r * 16, _mm256_mullo_epi16(centred, mult));
+  }
+  template <std::size_t... i>
+  MOESAIC_INLINE static void pairs(const std::byte* block, std::size_t r, __m256i l,
+                                   std::int16_t* out, std::index_sequence<i...>) {
+    const __m256i mult = _mm256_or_si256(l, _mm256_slli_epi32(l, 16));
+    (pair<2 * i>(block, r, mult, out), ...);
+  }
+};
+
+MOESAIC_AVX2 void unpack_ccq25(const std::byte* panel, std::size_t q, std::int16_t* out) {
+  using Rows = Windows<ccq25_place, 3>;
+  const std::byte* block = panel + 128 + q * kCcq25BlockBytes;
+  for (std::size_t r = 0; r < 4; ++r) {
+    const __m256i l =
+        _mm256_and_si256(_mm256_srli_epi32(Rows::word<4>(block, r), 16), _mm256_set1_epi32(0x1FFF));
+    Rows::pairs(block, r, l, out, std::make_index_sequence<32>());
+  }
+}
+
+MOESAIC_AVX2 void unpack_ccq275(const std::byte* panel, std::size_t q, std::int16_t* out) {
+  using Rows = Windows<ccq275_place, 4>;
+  const std::byte* block = panel + 128 + q * kCcq275BlockBytes;
+  for (std::size_t r = 0; r < 4; ++r) {
+    const __m256i l =
+        _mm256_and_si256(_mm256_srli_epi32(Rows::word<5>(block, r), 8), _mm256_set1_epi32(15));
+    Rows::pairs(block, r, l, out, std::make_index_sequence<32>());
+  }
+}
+
 using Unpack = void (*)(const std::byte* panel, std::size_t q, std::int16_t* out);
 Unpack unpack_for(WeightFormat format) {
-  return format == WeightFormat::kW8r   ? unpack_w8r
-         : format == WeightFormat::kW4r ? unpack_w4r
-                                        : unpack_ccq2;
+  switch (format) {
+    case WeightFormat::kW8r:
+      return unpack_w8r;
+    case WeightFormat::kW4r:
+      return unpack_w4r;
+    case WeightFormat::kCcq25:
+      return unpack_ccq25;
+    case WeightFormat::kCcq275:
+      return unpack_ccq275;
+    default:
+      return unpack_ccq2;
+  }
 }
 
 MOESAIC_INLINE __m256 add_block(__m256i sum, float scale, __m256 acc, bool first) {

@@ -7,9 +7,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "common/kernels/cpu/integer_formats.hpp"
+#include "common/kernels/cpu/integer_formats_ccq.hpp"
 #include "common/kernels/cpu/linear_level.hpp"
 #include "common/kernels/cpu/targets.hpp"
 
@@ -76,7 +78,9 @@ MOESAIC_AVX512 void tile_registers(const IntegerJob& job, const std::byte* panel
       for (int s = 0; s < S; ++s) {
         const std::byte* p = panel + s * apart;
         const std::byte* block = Format::block(p, q);
-        const std::byte* next = block + ahead + (Format::kGroupScale && q % 2 != 0 ? 544 : 0);
+        // Blocks of kCcq2 are two of these steps.
+        const std::byte* next =
+            block + ahead + (std::is_same_v<Format, Ccq2> && q % 2 != 0 ? 544 : 0);
         if (Format::kBytes % 1024 != 0) fetch(next + Format::kBytes - 64);
         Format::lines(block, p, q,
                       [&](std::size_t l, __m512i w0, __m512i w1) MOESAIC_AVX512_LAMBDA {
@@ -229,7 +233,8 @@ constexpr RegisterTiles register_tiles() {
 
 const RegisterTiles& register_tiles_for(const IntegerJob& job) {
   static constexpr RegisterTiles w8r = register_tiles<W8r>(), w4r = register_tiles<W4r>(),
-                                 ccq2 = register_tiles<Ccq2>();
+                                 ccq2 = register_tiles<Ccq2>(), ccq25 = register_tiles<Ccq25>(),
+                                 ccq275 = register_tiles<Ccq275>();
   // Sums of 16 values are there for a single row only.
   static constexpr RegisterTiles w4r_row = {.of = {{{gemv_w4r<1>}, {gemv_w4r<2>}, {gemv_w4r<4>}}}};
   switch (job.w->format) {
@@ -237,6 +242,10 @@ const RegisterTiles& register_tiles_for(const IntegerJob& job) {
       return w8r;
     case WeightFormat::kW4r:
       return job.layout->rows == 1 ? w4r_row : w4r;
+    case WeightFormat::kCcq25:
+      return ccq25;
+    case WeightFormat::kCcq275:
+      return ccq275;
     default:
       return ccq2;
   }
@@ -475,6 +484,10 @@ void run(const IntegerJob& job) {
       return run_many_rows<W8r>(job);
     case WeightFormat::kW4r:
       return run_many_rows<W4r>(job);
+    case WeightFormat::kCcq25:
+      return run_many_rows<Ccq25>(job);
+    case WeightFormat::kCcq275:
+      return run_many_rows<Ccq275>(job);
     default:
       return run_many_rows<Ccq2>(job);
   }

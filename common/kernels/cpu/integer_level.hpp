@@ -38,8 +38,8 @@ struct IntegerLevel {
   void (*quantize)(const float* x, std::size_t cols, std::size_t padded, std::size_t block,
                    std::int8_t* q, float* scales);
   void (*run)(const IntegerJob& job);
-  /// Layouts of more rows are run without the sums of their rows.
-  std::size_t most_rows_with_sums = std::numeric_limits<std::size_t>::max();
+  /// True if products of so many rows read the sums of activations; null: always.
+  bool (*reads_sums)(WeightFormat format, std::size_t rows) = nullptr;
 };
 
 extern const IntegerLevel kIntegerScalar;

@@ -113,7 +113,7 @@ const LinearLevel& linear_level(Isa isa) {
 RowLayout LinearLevel::layout(const PackedMatrix& w, Sum sum, std::size_t rows) const {
   if (sum == Sum::kInteger) {
     auto layout = RowLayout::integer(rows, w.padded_cols(), w.a8_block());
-    layout.with_sums = rows <= integer->most_rows_with_sums;
+    layout.with_sums = integer->reads_sums == nullptr || integer->reads_sums(w.format, rows);
     return layout;
   }
   if (sum == Sum::kBf16 && run_tiles != nullptr && rows >= least_tile_rows)

@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -8,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "common/kernels/ccq_layout.hpp"
 #include "common/kernels/cpu/integer_level.hpp"
 #include "common/kernels/integer_weight.hpp"
 #include "common/kernels/linear.hpp"
@@ -86,6 +88,62 @@ TEST(IntegerWeightTest, ReadsTheWorkedExampleOfCcq2) {
   EXPECT_EQ(ccq2_code(0x5A, 128.5F, -3.25F), 11562);
 }
 
+/// A panel of one block of 64 k; units of row 17 as a file has them.
+template <class Unit>
+PackedMatrix one_block(WeightFormat format, std::size_t (*place)(std::size_t, std::size_t),
+                       const std::vector<Unit>& units) {
+  PackedMatrix w;
+  w.format = format;
+  w.rows = 32;
+  w.cols = 64;
+  auto panel = std::make_shared<AlignedBuffer>(w.bytes());
+  for (std::size_t u = 0; u < units.size(); ++u)
+    std::memcpy(panel->data() + 128 + place(u, 17), &units[u], sizeof(Unit));
+  w.data = panel->data();
+  w.owner = panel;
+  return w;
+}
+
+TEST(IntegerWeightTest, ReadsTheWorkedExampleOfCcq25) {
+  std::vector<std::uint16_t> units(10, 0xB6D5);
+  units[9] = 0x6123;
+  const auto w = one_block(WeightFormat::kCcq25, ccq25_unit, units);
+  EXPECT_EQ(w.bytes(), 128U + 640U);
+  constexpr int kWord[] = {1, 2, -1, -1, 1, 1, 1};
+  for (std::size_t k = 0; k < 63; ++k) EXPECT_EQ(integer_weight(w, 0, 17, k), 291 * kWord[k % 7]);
+  EXPECT_EQ(integer_weight(w, 0, 17, 63), 291 * -1);
+  EXPECT_EQ(integer_weight(w, 0, 16, 63), 0);
+}
+
+TEST(IntegerWeightTest, ReadsTheWorkedExampleOfCcq275) {
+  std::vector<std::uint8_t> units(22, 0x9C);
+  units[21] = 0xA7;
+  const auto w = one_block(WeightFormat::kCcq275, ccq275_unit, units);
+  EXPECT_EQ(w.bytes(), 128U + 704U);
+  constexpr int kWord[] = {1, -1, 4};
+  for (std::size_t k = 0; k < 63; ++k) EXPECT_EQ(integer_weight(w, 0, 17, k), 7 * kWord[k % 3]);
+  EXPECT_EQ(integer_weight(w, 0, 17, 63), 7 * 2);
+  EXPECT_EQ(integer_weight(w, 0, 18, 0), 0);
+}
+
+TEST(IntegerWeightTest, EveryUnitOfCcqHasTheLevelsOfItsWindows) {
+  constexpr int kShifts[] = {13, 11, 9, 6, 4, 2, 0};
+  for (std::uint32_t word = 0; word < 65536; word += 7) {
+    std::vector<std::uint16_t> units(10, static_cast<std::uint16_t>(word));
+    units[9] = 0x0001;
+    const auto w = one_block(WeightFormat::kCcq25, ccq25_unit, units);
+    for (std::size_t k = 0; k < 63; ++k)
+      ASSERT_EQ(integer_weight(w, 0, 17, k), static_cast<int>(word >> kShifts[k % 7] & 7) - 4);
+  }
+  for (std::uint32_t byte = 0; byte < 256; ++byte) {
+    std::vector<std::uint8_t> units(22, static_cast<std::uint8_t>(byte));
+    units[21] = 0x01;
+    const auto w = one_block(WeightFormat::kCcq275, ccq275_unit, units);
+    for (std::size_t k = 0; k < 63; ++k)
+      ASSERT_EQ(integer_weight(w, 0, 17, k), static_cast<int>(byte >> (4 - 2 * (k % 3)) & 15) - 8);
+  }
+}
+
 struct QuantizeCase {
   const char* name;
   std::vector<float> x;
@@ -138,7 +196,15 @@ TEST_P(QuantizeRowTest, RoundsToNearestEvenAndPoisonsOnlyItsBlock) {
 INSTANTIATE_TEST_SUITE_P(EveryIsa, QuantizeRowTest, testing::ValuesIn(available_isas()),
                          [](const auto& test) { return std::string(isa_name(test.param)); });
 
-constexpr WeightFormat kFormats[] = {WeightFormat::kW8r, WeightFormat::kW4r, WeightFormat::kCcq2};
+constexpr WeightFormat kFormats[] = {WeightFormat::kW8r, WeightFormat::kW4r, WeightFormat::kCcq2,
+                                     WeightFormat::kCcq25, WeightFormat::kCcq275};
+
+/// A format's name as a test's may be.
+std::string case_name(WeightFormat format) {
+  std::string name(format_name(format));
+  std::ranges::replace(name, '.', '_');
+  return name;
+}
 
 class IntegerLinearTest : public testing::TestWithParam<std::tuple<Isa, WeightFormat>> {};
 
@@ -184,6 +250,43 @@ TEST_P(IntegerLinearTest, GivesTheBitsOfTheScalarLevelForWholeWidths) {
       }
       EXPECT_TRUE(same_bits(y, want)) << m << " rows, " << w->rows << " x " << w->cols;
     }
+}
+
+// Every weight and activation at its largest: no sum of a block may leave 32 bits.
+TEST_P(IntegerLinearTest, TheLargestSumsAreExact) {
+  const auto [isa, format] = GetParam();
+  constexpr std::size_t kCols = 512;
+  for (const int fill : {0x00, 0xff}) {
+    const auto w = random_integer_matrix(format, 32, kCols, 1);
+    auto* const panel = const_cast<std::byte*>(w.data);
+    if (format == WeightFormat::kW8r) {
+      std::memset(panel + 128, fill == 0 ? 0x81 : 0x7f, w.panel_bytes() - 128);
+    } else if (format == WeightFormat::kCcq25 || format == WeightFormat::kCcq275) {
+      // Multipliers at their largest, levels all 0 or all at their largest.
+      const bool wide = format == WeightFormat::kCcq25;
+      std::memset(panel + 128, fill, w.panel_bytes() - 128);
+      for (std::size_t b = 128; b < w.panel_bytes(); b += wide ? 640 : 704)
+        for (std::size_t r = 0; r < 32; ++r) {
+          const std::uint16_t tail =
+              static_cast<std::uint16_t>(wide ? (fill & 0xe0) << 8 | 0x1fff : (fill & 0xf0) | 15);
+          std::memcpy(panel + b + (wide ? ccq25_unit(9, r) : ccq275_unit(21, r)), &tail,
+                      wide ? 2 : 1);
+        }
+    }
+    for (const std::size_t m : {1U, 3U, 20U}) {
+      const std::vector<float> x(m * kCols, 1.0F);  // all become 127
+      const auto y = run(isa, w, f32_operand(x, m, kCols));
+      for (std::size_t r = 0; r < m; ++r)
+        for (std::size_t n = 0; n < 32; ++n) {
+          std::int64_t sum = 0;
+          for (std::size_t k = 0; k < kCols; ++k) sum += integer_weight(w, 0, n, k) * 127;
+          ASSERT_LT(std::abs(sum), std::int64_t{1} << 31);
+          const float s = 1.0F / 127.0F;
+          ASSERT_EQ(y[r * 32 + n], static_cast<float>(sum) * s * row_scale(w, 0, n))
+              << m << ' ' << n;
+        }
+    }
+  }
 }
 
 TEST_P(IntegerLinearTest, ARowDoesNotDependOnTheOthers) {
@@ -381,11 +484,11 @@ INSTANTIATE_TEST_SUITE_P(EveryIsa, IntegerLinearTest,
                                           testing::ValuesIn(kFormats)),
                          [](const auto& test) {
                            return std::string(isa_name(std::get<0>(test.param))) + "_" +
-                                  std::string(format_name(std::get<1>(test.param)));
+                                  case_name(std::get<1>(test.param));
                          });
 
 INSTANTIATE_TEST_SUITE_P(Formats, IntegerProductTest, testing::ValuesIn(kFormats),
-                         [](const auto& test) { return std::string(format_name(test.param)); });
+                         [](const auto& test) { return case_name(test.param); });
 
 }  // namespace
 }  // namespace moesaic
