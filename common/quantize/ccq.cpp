@@ -46,15 +46,21 @@ Result<void> check_size(const char* name, std::size_t got, std::size_t want) {
                                         std::to_string(want) + " expected");
 }
 
+Result<void> check_super_scales(std::span<const Bf16> scales) {
+  for (std::size_t n = 0; n < scales.size(); ++n)
+    if (const float super = bf16_to_f32(scales[n]); !std::isfinite(super))
+      return fail(Errc::kCorrupt,
+                  "super_scales: column " + std::to_string(n) + " is " + std::to_string(super));
+  return {};
+}
+
 /// Copies columns of the file to rows of panels.
-/// @param column_of column of (panel, row); w.n: padding
-template <class F>
-PackedMatrix pack(const Ccq2View& w, PackedMatrix shape, F&& column_of) {
+PackedMatrix pack(const Ccq2View& w, PackedMatrix shape) {
   auto memory = std::make_shared<AlignedBuffer>(shape.bytes());
   for (std::size_t p = 0; p < shape.panels(); ++p) {
     const Ccq2Panel panel(memory->data() + p * shape.panel_bytes());
     for (std::size_t row = 0; row < 32; ++row) {
-      const std::size_t n = column_of(p, row);
+      const std::size_t n = stored_column(w.n, shape.gate_up, p, row);
       if (n >= w.n) {
         panel.set_head(row, 0, CodePair{});
         continue;
@@ -80,6 +86,57 @@ Result<PackedMatrix> shape_of(const Ccq2View& w, std::size_t rows, std::size_t c
   shape.rows = rows;
   shape.cols = cols;
   return shape;
+}
+
+template <class Word>
+Result<PackedMatrix> pack_units(const CcqTensors<Word>& w, std::size_t cols) {
+  using Units = CcqUnits<Word>;
+  if (w.k % 64 != 0 || cols > w.k || cols + 64 <= w.k)
+    return fail(Errc::kShapeMismatch, "quant_weight: K " + std::to_string(w.k) + " for " +
+                                          std::to_string(cols) + " input features");
+  MOESAIC_CHECK(
+      check_size("quant_weight", w.quant_weight.size(), w.k / 64 * Units::kOfGroup * w.n));
+  MOESAIC_CHECK(check_size("super_scales", w.super_scales.size(), w.n));
+  MOESAIC_CHECK(check_super_scales(w.super_scales));
+  PackedMatrix packed;
+  packed.format = Units::kFormat;
+  packed.rows = w.n;
+  packed.cols = cols;
+  auto memory = std::make_shared<AlignedBuffer>(packed.bytes());
+  for (std::size_t n = 0; n < w.n; ++n) {
+    std::byte* panel = memory->data() + n / 32 * packed.panel_bytes();
+    const float super = bf16_to_f32(w.super_scales[n]);
+    std::memcpy(panel + 4 * (n % 32), &super, sizeof super);
+    for (std::size_t i = 0; i < w.k / 64 * Units::kOfGroup; ++i)
+      std::memcpy(panel + ccq_unit_offset<Word>(i / Units::kOfGroup, i % Units::kOfGroup, n % 32),
+                  &w.quant_weight[i * w.n + n], sizeof(Word));
+  }
+  packed.data = memory->data();
+  packed.owner = std::move(memory);
+  return packed;
+}
+
+template <class Word>
+CcqTensors<Word> unpack_units(const PackedMatrix& w) {
+  using Units = CcqUnits<Word>;
+  assert(w.format == Units::kFormat);
+  CcqTensors<Word> t;
+  t.k = w.padded_cols();
+  t.n = w.gate_up ? 2 * w.rows : w.rows;
+  t.quant_weight.resize(t.k / 64 * Units::kOfGroup * t.n);
+  t.super_scales.resize(t.n);
+  for (std::size_t p = 0; p < w.panels(); ++p)
+    for (std::size_t row = 0; row < 32; ++row) {
+      const std::size_t n = stored_column(t.n, w.gate_up, p, row);
+      if (n >= t.n) continue;
+      t.super_scales[n] = f32_to_bf16(row_scale(w, p, row));
+      const std::byte* panel = w.data + p * w.panel_bytes();
+      for (std::size_t i = 0; i < t.k / 64 * Units::kOfGroup; ++i)
+        std::memcpy(&t.quant_weight[i * t.n + n],
+                    panel + ccq_unit_offset<Word>(i / Units::kOfGroup, i % Units::kOfGroup, row),
+                    sizeof(Word));
+    }
+  return t;
 }
 
 }  // namespace
@@ -109,11 +166,8 @@ Result<void> check(const Ccq2View& w) {
     MOESAIC_CHECK(check_size("super_scales", w.super_scales.size(), w.n));
   MOESAIC_CHECK(check_size("code_scale", w.code_scale.size(), w.n));
   MOESAIC_CHECK(check_size("code_zp", w.code_zp.size(), w.n));
+  MOESAIC_CHECK(check_super_scales(w.super_scales));
   for (std::size_t n = 0; n < w.n; ++n) {
-    const float super = super_of(w.super_scales, n);
-    if (!std::isfinite(super))
-      return fail(Errc::kCorrupt,
-                  "super_scales: column " + std::to_string(n) + " is " + std::to_string(super));
     // A sum is monotone in the byte: the two ends bound it.
     const float ends[2] = {w.code_zp[n], 255 * w.code_scale[n] + w.code_zp[n]};
     for (const float end : ends)
@@ -188,7 +242,7 @@ std::vector<std::size_t> columns_that_fusing_changes(const Ccq2View& w) {
 
 Result<PackedMatrix> pack_ccq2(const Ccq2View& w, std::size_t cols) {
   MOESAIC_TRY(PackedMatrix shape, shape_of(w, w.n, cols));
-  return pack(w, shape, [](std::size_t panel, std::size_t row) { return panel * 32 + row; });
+  return pack(w, shape);
 }
 
 Result<PackedMatrix> pack_ccq2_gate_up(const Ccq2View& w, std::size_t cols) {
@@ -197,10 +251,7 @@ Result<PackedMatrix> pack_ccq2_gate_up(const Ccq2View& w, std::size_t cols) {
                 "up_gate_proj: " + std::to_string(w.n) + " columns are not two halves");
   MOESAIC_TRY(PackedMatrix shape, shape_of(w, w.n / 2, cols));
   shape.gate_up = true;
-  return pack(w, shape, [&](std::size_t panel, std::size_t row) {
-    const std::size_t r = panel * 16 + row % 16;
-    return r >= w.n / 2 ? w.n : row / 16 * (w.n / 2) + r;
-  });
+  return pack(w, shape);
 }
 
 Ccq2Tensors unpack_ccq2(const PackedMatrix& w) {
@@ -226,6 +277,16 @@ Ccq2Tensors unpack_ccq2(const PackedMatrix& w) {
     for (std::size_t q = 0; q < t.k / 4; ++q) t.quant_weight[q * t.n + n] = panel.word(q, row);
   }
   return t;
+}
+
+Ccq25Tensors unpack_ccq25(const PackedMatrix& w) { return unpack_units<std::uint16_t>(w); }
+Ccq275Tensors unpack_ccq275(const PackedMatrix& w) { return unpack_units<std::uint8_t>(w); }
+
+Result<PackedMatrix> pack_ccq25(const Ccq25Tensors& w, std::size_t cols) {
+  return pack_units(w, cols);
+}
+Result<PackedMatrix> pack_ccq275(const Ccq275Tensors& w, std::size_t cols) {
+  return pack_units(w, cols);
 }
 
 }  // namespace moesaic

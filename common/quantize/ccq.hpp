@@ -103,4 +103,14 @@ std::vector<std::size_t> columns_that_fusing_changes(const Ccq2View& w);
 /// @pre w.format is kCcq2; super scales are bf16 values (ours and `pack_ccq2`'s are)
 Ccq2Tensors unpack_ccq2(const PackedMatrix& w);
 
+/// The same of kCcq25 and kCcq275. Panels hold the units of files as they are.
+Ccq25Tensors unpack_ccq25(const PackedMatrix& w);
+Ccq275Tensors unpack_ccq275(const PackedMatrix& w);
+
+/// Published tensors of 2.5 and 2.75 bits to kernel panels.
+/// @param cols real K, at most w.k and above w.k - 64
+/// @errors kShapeMismatch: sizes that disagree; kCorrupt: a super scale that is not finite
+[[nodiscard]] Result<PackedMatrix> pack_ccq25(const Ccq25Tensors& w, std::size_t cols);
+[[nodiscard]] Result<PackedMatrix> pack_ccq275(const Ccq275Tensors& w, std::size_t cols);
+
 }  // namespace moesaic

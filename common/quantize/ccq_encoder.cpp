@@ -20,8 +20,9 @@ constexpr std::array<float, 4> kReach = {1.0F, 0.8F, 0.64F, 0.5F};
 constexpr std::size_t kSteps = kGrid + kReach.size();
 constexpr std::array<float, 6> kSuperFactors = {0.80F, 0.85F, 0.90F, 0.95F, 1.00F, 1.05F};
 constexpr int kPolishes = 2;
-/// Local scales that calibration looks at on either side of the plain one.
+/// Local scales that calibration looks at on either side of the plain one, a sixteenth of it apart.
 constexpr int kLocalReach = 2;
+constexpr int kLocalParts = 16;
 
 Candidates candidates(const Codebook& book) {
   return {book.weights, book.words, book.values.data(), book.norms.data()};
@@ -267,7 +268,8 @@ CcqLanes CcqEncoder::encode(const LaneArray& x, const InputFactor& inputs) const
     for (std::size_t i = 0; i < kLanes; ++i) {
       const int l = out.local[g * kLanes + i];
       for (std::size_t t = 0; t < kTries && l > 0; ++t) {
-        tried[t][i] = local_at(l + static_cast<int>(t) - kLocalReach, scheme_.most_local);
+        const int apart = std::max(1, l / kLocalParts);
+        tried[t][i] = local_at(l + (static_cast<int>(t) - kLocalReach) * apart, scheme_.most_local);
         steps[t][i] = static_cast<float>(tried[t][i]) * out.super[i];
       }
     }

@@ -12,7 +12,7 @@ namespace moesaic {
 /// Encoders into the published file layouts, by squared error. W is [N][K] as everywhere here (give
 /// a stored [K, N] as its transposed view); the tensors have K padded with zeros to 128 (CCQ-2) or
 /// 64. Integral code constants, bf16 super scales: any reader decodes the same weights. (With
-/// calibration, CCQ-2: `unpack_ccq2(quantize_matrix(..))`.)
+/// calibration: `unpack_ccq2(quantize_matrix(..))` and the like.)
 /// @param pairs as QuantSpec::code_pairs
 /// @param pool  null: on the calling thread
 /// @errors those of `quantize_matrix`

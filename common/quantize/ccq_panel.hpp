@@ -5,10 +5,19 @@
 #include <cstring>
 #include <type_traits>
 
+#include "common/kernels/ccq_layout.hpp"
 #include "common/kernels/weight_format.hpp"
 #include "common/quantize/ccq.hpp"
 
 namespace moesaic {
+
+/// Column of a stored [K, n] that a row of a panel holds; n or more: padding. Of a fused
+/// up_gate_proj, gate columns are the first half.
+inline std::size_t stored_column(std::size_t n, bool gate_up, std::size_t panel, std::size_t row) {
+  if (!gate_up) return panel * 32 + row;
+  const std::size_t r = panel * 16 + row % 16;
+  return r >= n / 2 ? n : row / 16 * (n / 2) + r;
+}
 
 /// Where things stand in a panel of kCcq2 (weight_format.hpp). Not owning.
 template <class Byte>
@@ -51,5 +60,34 @@ class BasicCcq2Panel {
 };
 using Ccq2Panel = BasicCcq2Panel<std::byte>;
 using ConstCcq2Panel = BasicCcq2Panel<const std::byte>;
+
+/// How units of a file (Word) stand in the panels of their format.
+template <class Word>
+struct CcqUnits;
+template <>
+struct CcqUnits<std::uint16_t> {
+  static constexpr WeightFormat kFormat = WeightFormat::kCcq25;
+  static constexpr std::size_t kOfGroup = 10;
+  static constexpr std::size_t kBlockBytes = kCcq25BlockBytes;
+  static constexpr std::size_t at(std::size_t unit, std::size_t row) {
+    return ccq25_unit(unit, row);
+  }
+};
+template <>
+struct CcqUnits<std::uint8_t> {
+  static constexpr WeightFormat kFormat = WeightFormat::kCcq275;
+  static constexpr std::size_t kOfGroup = 22;
+  static constexpr std::size_t kBlockBytes = kCcq275BlockBytes;
+  static constexpr std::size_t at(std::size_t unit, std::size_t row) {
+    return ccq275_unit(unit, row);
+  }
+};
+
+/// Byte of a unit of a group of 64 k in a panel of kCcq25 (Word u16) or kCcq275 (u8).
+template <class Word>
+constexpr std::size_t ccq_unit_offset(std::size_t group, std::size_t unit, std::size_t row) {
+  using Units = CcqUnits<Word>;
+  return panel_head(Units::kFormat) + group * Units::kBlockBytes + Units::at(unit, row);
+}
 
 }  // namespace moesaic

@@ -12,28 +12,72 @@ namespace moesaic {
 
 using namespace quantize_detail;
 
+namespace {
+
+bool is_ccq(WeightFormat format) { return format >= WeightFormat::kCcq2; }
+
+/// One row's words of CCQ-2.5 into its panel.
+void store_ccq25(const CcqLanes& lanes, std::size_t i, std::size_t groups, std::size_t row,
+                 std::byte* panel) {
+  for (std::size_t g = 0; g < groups; ++g) {
+    const auto index = [&](std::size_t word) { return lanes.index[(g * 19 + word) * kLanes + i]; };
+    for (std::size_t unit = 0; unit < 10; ++unit) {
+      const auto word =
+          static_cast<std::uint16_t>(unit < 9 ? index(2 * unit) << 9 | index(2 * unit + 1)
+                                              : index(18) << 13 | lanes.local[g * kLanes + i]);
+      std::memcpy(panel + ccq_unit_offset<std::uint16_t>(g, unit, row), &word, sizeof word);
+    }
+  }
+}
+
+/// The same of CCQ-2.75.
+void store_ccq275(const CcqLanes& lanes, std::size_t i, std::size_t groups, std::size_t row,
+                  std::byte* panel) {
+  for (std::size_t g = 0; g < groups; ++g)
+    for (std::size_t unit = 0; unit < 22; ++unit) {
+      const auto index = lanes.index[(g * 22 + unit) * kLanes + i];
+      const auto byte =
+          static_cast<std::uint8_t>(unit < 21 ? index : index << 4 | lanes.local[g * kLanes + i]);
+      std::memcpy(panel + ccq_unit_offset<std::uint8_t>(g, unit, row), &byte, sizeof byte);
+    }
+}
+
+void store_ccq2(const CcqLanes& lanes, std::size_t i, std::size_t groups, std::size_t row,
+                const Ccq2Panel& panel) {
+  for (std::size_t g = 0; g < groups; ++g)
+    panel.local(g, row) = static_cast<std::uint8_t>(lanes.local[g * kLanes + i]);
+  for (std::size_t w = 0; w < groups * 16; ++w)
+    panel.word(w, row) = static_cast<std::uint8_t>(lanes.index[w * kLanes + i]);
+}
+
+}  // namespace
+
 PanelEncoder::PanelEncoder(const PanelRows& rows, const QuantSpec& spec, const PackedMatrix& shape,
                            const InputFactor* inputs)
     : rows_(rows), spec_(spec), shape_(shape), inputs_(inputs) {
+  const std::size_t groups = shape.padded_cols() / 64;
+  const LaneKernels& kernels = lane_kernels_for(spec.isa);
+  if (shape.format == WeightFormat::kCcq25)
+    encoders_.emplace_back(ccq25_scheme(), shape.cols, groups, kernels);
+  if (shape.format == WeightFormat::kCcq275)
+    encoders_.emplace_back(ccq275_scheme(), shape.cols, groups, kernels);
   if (shape.format != WeightFormat::kCcq2) return;
   pairs_.assign(spec.code_pairs.begin(), spec.code_pairs.end());
   if (pairs_.empty()) pairs_.push_back(ccq2_code_pairs().front());
   for (const CodePair pair : pairs_)
-    encoders_.emplace_back(ccq2_scheme(pair), shape.cols, shape.padded_cols() / 64,
-                           lane_kernels_for(spec.isa));
+    encoders_.emplace_back(ccq2_scheme(pair), shape.cols, groups, kernels);
 }
 
 std::optional<BadRow> PanelEncoder::encode(std::size_t panel, std::byte* out) const {
   const bool by_row = shape_.format == WeightFormat::kW8r || spec_.method == QuantMethod::kAbsmax;
-  if (by_row && shape_.format != WeightFormat::kCcq2 && inputs_ == nullptr)
-    return encode_rows(panel, out);
+  if (by_row && !is_ccq(shape_.format) && inputs_ == nullptr) return encode_rows(panel, out);
   PanelRows::HalfPanel half;
   for (std::size_t h = 0; h < 2; ++h) {
     std::size_t bad = 0;
     auto error = rows_.read_half(panel, h, shape_.padded_cols(), half, bad);
     if (error) return BadRow{bad, std::move(*error)};
-    if (shape_.format == WeightFormat::kCcq2)
-      encode_ccq2(half, h, out);
+    if (is_ccq(shape_.format))
+      encode_ccq(half, h, out);
     else
       encode_half(half, h, out);
   }
@@ -106,12 +150,11 @@ void PanelEncoder::encode_half(const PanelRows::HalfPanel& rows, std::size_t hal
   }
 }
 
-void PanelEncoder::encode_ccq2(const PanelRows::HalfPanel& rows, std::size_t half,
-                               std::byte* out) const {
+void PanelEncoder::encode_ccq(const PanelRows::HalfPanel& rows, std::size_t half,
+                              std::byte* out) const {
   std::vector<CcqLanes> tried;
   for (const auto& encoder : encoders_)
     tried.push_back(inputs_ != nullptr ? encoder.encode(rows.x, *inputs_) : encoder.encode(rows.x));
-  const Ccq2Panel panel(out);
   const std::size_t groups = shape_.padded_cols() / 64;
   for (std::size_t i = 0; i < kLanes; ++i) {
     std::size_t best = 0;
@@ -119,11 +162,17 @@ void PanelEncoder::encode_ccq2(const PanelRows::HalfPanel& rows, std::size_t hal
       if (tried[t].error[i] < tried[best].error[i]) best = t;
     const CcqLanes& lanes = tried[best];
     const std::size_t row = half * kLanes + i;
-    panel.set_head(row, times_power(lanes.super[i], rows.exponent[i]), pairs_[best]);
-    for (std::size_t g = 0; g < groups; ++g)
-      panel.local(g, row) = static_cast<std::uint8_t>(lanes.local[g * kLanes + i]);
-    for (std::size_t w = 0; w < groups * 16; ++w)
-      panel.word(w, row) = static_cast<std::uint8_t>(lanes.index[w * kLanes + i]);
+    const float super = times_power(lanes.super[i], rows.exponent[i]);
+    std::memcpy(out + 4 * row, &super, sizeof super);
+    if (shape_.format == WeightFormat::kCcq25) {
+      store_ccq25(lanes, i, groups, row, out);
+    } else if (shape_.format == WeightFormat::kCcq275) {
+      store_ccq275(lanes, i, groups, row, out);
+    } else {
+      const Ccq2Panel panel(out);
+      panel.set_head(row, super, pairs_[best]);
+      store_ccq2(lanes, i, groups, row, panel);
+    }
   }
 }
 

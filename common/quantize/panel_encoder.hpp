@@ -32,14 +32,14 @@ class PanelEncoder {
  private:
   std::optional<BadRow> encode_rows(std::size_t panel, std::byte* out) const;
   void encode_half(const PanelRows::HalfPanel& rows, std::size_t half, std::byte* out) const;
-  void encode_ccq2(const PanelRows::HalfPanel& rows, std::size_t half, std::byte* out) const;
+  void encode_ccq(const PanelRows::HalfPanel& rows, std::size_t half, std::byte* out) const;
 
   const PanelRows& rows_;
   const QuantSpec& spec_;
   const PackedMatrix& shape_;
   const InputFactor* inputs_;
-  std::vector<CodePair> pairs_;
-  std::vector<CcqEncoder> encoders_;  ///< kCcq2: one a pair
+  std::vector<CodePair> pairs_;       ///< kCcq2
+  std::vector<CcqEncoder> encoders_;  ///< kCcq2: one a pair; kCcq25, kCcq275: one
 };
 
 }  // namespace moesaic

@@ -44,7 +44,7 @@ struct QuantSpec {
 };
 
 /// Encodes W [rows, cols] of any element type and strides into the panels of a format; kBf16 and
-/// kF32 are packed as `pack_matrix` does. kW8r is kAbsmax under kSearch, too, and kCcq2 always
+/// kF32 are packed as `pack_matrix` does. kW8r is kAbsmax under kSearch, too, and CCQ always
 /// searches. The same bytes on every machine and for any number of threads. Rows so small that
 /// scales would be denormal (below 2^-110 or less) become zeros.
 /// @param stats for kCalibrated without `spec.inputs`: of the rows that the matrix multiplies; else
@@ -53,7 +53,7 @@ struct QuantSpec {
 /// @errors kInvalidArgument: a weight is not finite (the first: row, column and value), kCalibrated
 /// without statistics, a code pair beyond 15 bits, those of `InputFactor::make`; kShapeMismatch:
 /// inputs of another width
-/// @source layouts and rules: kernels.md 3; kCcq2 and kCalibrated: quantization.md 6
+/// @source layouts and rules: kernels.md 3; CCQ and kCalibrated: quantization.md 6
 [[nodiscard]] Result<PackedMatrix> quantize_matrix(const MatrixView& w, const QuantSpec& spec,
                                                    const InputStatistics* stats, ThreadPool* pool);
 

@@ -61,13 +61,14 @@ struct Gain {
   double rho;
   double w8, w4;  // over the plain encoder, dB
   double ccq2;    // of the products, dB [quantization.md 6.5]
+  double gain;    // of CCQ-2.5 and 2.75 over the plain encoder, dB
 };
 
 TEST(CalibratedTest, ProductsAreBetterInTheOrderOfTheTable) {
   const auto w = gaussian_weights(kRows * kCols, 5);
-  for (const auto& [rho, w8, w4, ccq2] :
-       {Gain{0.0, -0.05, 0.3, 10.88}, Gain{0.5, 0.8, 1.2, 11.82}, Gain{0.8, 3.5, 3.5, 15.19},
-        Gain{0.95, 8.5, 8.5, 20.36}}) {
+  for (const auto& [rho, w8, w4, ccq2, gain] :
+       {Gain{0.0, -0.05, 0.3, 10.88, 0.5}, Gain{0.5, 0.8, 1.2, 11.82, 1.2},
+        Gain{0.8, 3.5, 3.5, 15.19, 3.5}, Gain{0.95, 8.5, 8.5, 20.36, 7.5}}) {
     SCOPED_TRACE(rho);
     const auto stats = autoregressive(kCols, rho);
     const auto of = [&](WeightFormat format, QuantMethod method) {
@@ -79,6 +80,13 @@ TEST(CalibratedTest, ProductsAreBetterInTheOrderOfTheTable) {
               of(WeightFormat::kW4r, QuantMethod::kSearch) + w4);
     EXPECT_GT(of(WeightFormat::kCcq2, QuantMethod::kCalibrated), ccq2 - 0.1);
     EXPECT_LT(of(WeightFormat::kCcq2, QuantMethod::kSearch), 10.6);
+    // More bits, and the gain of two: 2.75 is nearest, 2.5 lies between where inputs are apart.
+    for (const auto format : {WeightFormat::kCcq25, WeightFormat::kCcq275}) {
+      EXPECT_GT(of(format, QuantMethod::kCalibrated), of(format, QuantMethod::kSearch) + gain);
+      EXPECT_GT(of(format, QuantMethod::kSearch), 10.0);
+    }
+    EXPECT_GT(of(WeightFormat::kCcq275, QuantMethod::kCalibrated),
+              of(WeightFormat::kCcq2, QuantMethod::kCalibrated));
   }
 }
 
@@ -89,7 +97,7 @@ TEST(CalibratedTest, EveryLevelThreadCountAndPieceGivesTheSameBytes) {
     const auto w = gaussian_weights(70 * cols, cols);
     const auto factor = InputFactor::make(stats, 0.01, &pool);
     ASSERT_TRUE(factor);
-    for (const auto format : {WeightFormat::kW8r, WeightFormat::kW4r, WeightFormat::kCcq2}) {
+    for (const auto format : kFormats) {
       QuantSpec spec{format, QuantMethod::kCalibrated, ccq2_code_pairs().first(2)};
       spec.isa = Isa::kScalar;
       const auto want = quantize_matrix(view_of(w, 70, cols), spec, &stats, nullptr);
@@ -119,7 +127,7 @@ TEST(CalibratedTest, InputsThatAreAlwaysZeroDoNotBreakIt) {
     for (std::size_t i = 0; i < kCols; ++i)
       stats.second_moment[dead * kCols + i] = stats.second_moment[i * kCols + dead] = 0;
   const auto w = gaussian_weights(kRows * kCols, 6);
-  for (const auto format : {WeightFormat::kW8r, WeightFormat::kW4r, WeightFormat::kCcq2}) {
+  for (const auto format : kFormats) {
     const double plain = quality(w, {format, QuantMethod::kSearch}, stats);
     EXPECT_GT(quality(w, {format, QuantMethod::kCalibrated}, stats), plain + 3);
   }
@@ -128,7 +136,7 @@ TEST(CalibratedTest, InputsThatAreAlwaysZeroDoNotBreakIt) {
 TEST(CalibratedTest, WithoutAnyInputItIsAsGoodAsPlain) {
   const InputStatistics none{kCols, std::vector<float>(kCols * kCols), 0};
   const auto w = gaussian_weights(kRows * kCols, 7);
-  for (const auto format : {WeightFormat::kW8r, WeightFormat::kW4r, WeightFormat::kCcq2}) {
+  for (const auto format : kFormats) {
     const auto view = view_of(w, kRows, kCols);
     const auto plain = quantize_matrix(view, {format, QuantMethod::kSearch}, nullptr, nullptr);
     const auto got = quantize_matrix(view, {format, QuantMethod::kCalibrated}, &none, nullptr);
@@ -147,7 +155,7 @@ TEST(CalibratedTest, FewerRowsThanColumnsAreEnough) {
       stats.second_moment[i * kCols + j] = static_cast<float>(sum / 10);
     }
   const auto w = gaussian_weights(kRows * kCols, 9);
-  for (const auto format : {WeightFormat::kW8r, WeightFormat::kW4r, WeightFormat::kCcq2}) {
+  for (const auto format : kFormats) {
     const double plain = quality(w, {format, QuantMethod::kSearch}, stats);
     EXPECT_GT(quality(w, {format, QuantMethod::kCalibrated}, stats), plain + 3);
   }
@@ -157,7 +165,7 @@ TEST(CalibratedTest, GateAndUpShareTheirInputs) {
   const auto stats = autoregressive(128, 0.8);
   const auto gate = gaussian_weights(std::size_t{20} * 128, 10);
   const auto up = gaussian_weights(std::size_t{20} * 128, 11);
-  for (const auto format : {WeightFormat::kW8r, WeightFormat::kW4r, WeightFormat::kCcq2}) {
+  for (const auto format : kFormats) {
     const QuantSpec spec{format, QuantMethod::kCalibrated};
     const auto both =
         quantize_gate_up(view_of(gate, 20, 128), view_of(up, 20, 128), spec, &stats, nullptr);

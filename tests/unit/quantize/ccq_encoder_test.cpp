@@ -124,6 +124,32 @@ TEST(CcqEncoderTest, PanelsAndFilesAreTheSameCodes) {
   EXPECT_GT(snr_db(w, weights_of(*packed)), 9.3);
 }
 
+// What a pack computes with is bit for bit what the file's reader decodes.
+TEST(CcqEncoderTest, PanelsDecodeToTheReconstructionOfTheFiles) {
+  const auto w = gaussian_weights(std::size_t{37} * 200, 3);
+  const auto view = view_of(w, 37, 200);
+  const auto real = [](const std::vector<float>& padded, std::size_t k) {
+    std::vector<float> out;
+    for (std::size_t n = 0; n < 37; ++n)
+      out.insert(out.end(), padded.begin() + static_cast<std::ptrdiff_t>(n * k),
+                 padded.begin() + static_cast<std::ptrdiff_t>(n * k + 200));
+    return out;
+  };
+  for (const auto method : {QuantMethod::kSearch, QuantMethod::kCalibrated}) {
+    const InputStatistics none{200, std::vector<float>(200 * 200), 0};
+    const auto packed = [&](WeightFormat format) {
+      return *quantize_matrix(view, {format, method}, &none, nullptr);
+    };
+    const auto a = packed(WeightFormat::kCcq2), b = packed(WeightFormat::kCcq25),
+               c = packed(WeightFormat::kCcq275);
+    EXPECT_EQ(weights_of(a), real(rows_of(unpack_ccq2(a)), 256));
+    EXPECT_EQ(weights_of(b), real(rows_of(unpack_ccq25(b)), 256));
+    EXPECT_EQ(weights_of(c), real(rows_of(unpack_ccq275(c)), 256));
+    EXPECT_GT(snr_db(w, weights_of(b)), 9.9);
+    EXPECT_GT(snr_db(w, weights_of(c)), 10.7);
+  }
+}
+
 TEST(CcqEncoderTest, EncodingWhatWasDecodedAddsLittle) {
   const auto w = gaussian_weights(std::size_t{16} * 512, 4);
   const auto view = view_of(w, 16, 512);

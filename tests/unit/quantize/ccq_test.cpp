@@ -303,6 +303,63 @@ TEST(CcqPanelsTest, SlicesOfColumnsAreTheColumnsOfTheWhole) {
   }
 }
 
+/// Units and scales of any bits.
+template <class Word>
+CcqTensors<Word> any_units(std::size_t k, std::size_t n, std::size_t of_group) {
+  Lcg random{static_cast<std::uint32_t>(k + n)};
+  CcqTensors<Word> t{k, n, {}, {}};
+  for (std::size_t i = 0; i < k / 64 * of_group * n; ++i)
+    t.quant_weight.push_back(static_cast<Word>(random.next() >> 8));
+  for (std::size_t i = 0; i < n; ++i)
+    t.super_scales.push_back(f32_to_bf16(1e-4F * static_cast<float>(i + 1)));
+  return t;
+}
+
+TEST(CcqPanelsTest, PanelsOf25And275BitsHoldWhatTheFilesDecodeTo) {
+  const auto same = [](const auto& t, const auto& packed, const auto& back) {
+    ASSERT_TRUE(packed) << packed.error().what;
+    EXPECT_EQ(packed->padded_cols(), t.k);
+    std::vector<float> decoded(t.k * t.n);
+    decode(t, decoded);
+    const auto got = weights_of(*packed);
+    for (std::size_t n = 0; n < t.n; ++n)
+      for (std::size_t k = 0; k < packed->cols; ++k)
+        ASSERT_EQ(got[n * packed->cols + k], decoded[k * t.n + n]) << n << ' ' << k;
+    EXPECT_EQ(back.quant_weight, t.quant_weight);
+    EXPECT_EQ(back.super_scales, t.super_scales);
+  };
+  for (const auto& [k, n] : {std::pair{64, 1}, std::pair{192, 70}, std::pair{512, 33}}) {
+    const auto rows = static_cast<std::size_t>(k), columns = static_cast<std::size_t>(n);
+    const auto a = any_units<std::uint16_t>(rows, columns, 10);
+    const auto b = any_units<std::uint8_t>(rows, columns, 22);
+    const auto packed_a = pack_ccq25(a, rows - 7);
+    const auto packed_b = pack_ccq275(b, rows - 7);
+    same(a, packed_a, unpack_ccq25(*packed_a));
+    same(b, packed_b, unpack_ccq275(*packed_b));
+    // 2.5 and 2.75 bits a weight, and a scale a row.
+    EXPECT_EQ(packed_a->panel_bytes(), 128 + rows * 32 * 10 / 32);
+    EXPECT_EQ(packed_b->panel_bytes(), 128 + rows * 32 * 11 / 32);
+  }
+}
+
+TEST(CcqCheckTest, BrokenUnitsAreNamed) {
+  const auto says = [](auto&& change, std::size_t cols) {
+    auto t = any_units<std::uint8_t>(128, 3, 22);
+    change(t);
+    const auto packed = pack_ccq275(t, cols);
+    return packed ? "" : packed.error().what;
+  };
+  EXPECT_EQ(says([](auto&) {}, 128), "");
+  EXPECT_EQ(says([](auto&) {}, 129), "quant_weight: K 128 for 129 input features");
+  EXPECT_EQ(says([](auto&) {}, 64), "quant_weight: K 128 for 64 input features");
+  EXPECT_EQ(says([](auto& t) { t.quant_weight.pop_back(); }, 128),
+            "quant_weight: 131 elements, 132 expected");
+  EXPECT_EQ(says([](auto& t) { t.super_scales.pop_back(); }, 128),
+            "super_scales: 2 elements, 3 expected");
+  EXPECT_EQ(says([](auto& t) { t.super_scales[1] = 0x7f80; }, 128),
+            "super_scales: column 1 is inf");
+}
+
 TEST(CcqCheckTest, BrokenTensorsAreNamed) {
   const auto says = [](auto&& change) {
     auto t = foreign(192, 3);

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "common/kernels/integer_weight.hpp"
+#include "tests/unit/quantize/samples.hpp"
 
 namespace moesaic {
 namespace {
@@ -116,7 +117,7 @@ TEST(QuantizeTest, EveryLevelGivesTheSameBytes) {
     auto w = gaussian(n * k, 8);
     w[5] = 0.4F;
     std::fill_n(w.begin() + static_cast<std::ptrdiff_t>(k), k, 0.0F);
-    for (const auto format : {WeightFormat::kW8r, WeightFormat::kW4r, WeightFormat::kCcq2})
+    for (const auto format : kFormats)
       for (const auto method : {QuantMethod::kAbsmax, QuantMethod::kSearch}) {
         QuantSpec spec{format, method, ccq2_code_pairs().first(2)};
         spec.isa = Isa::kScalar;
@@ -142,7 +143,7 @@ TEST(QuantizeTest, StridesOfTheSourceChangeNothing) {
       w[r * cols + c] = bf16_to_f32(stored[c * rows + r] = f32_to_bf16(w[r * cols + c]));
   const MatrixView turned{
       reinterpret_cast<const std::byte*>(stored.data()), DType::kU16, rows, cols, 1, rows};
-  for (const auto format : {WeightFormat::kW8r, WeightFormat::kW4r, WeightFormat::kCcq2})
+  for (const auto format : kFormats)
     for (const auto method : {QuantMethod::kAbsmax, QuantMethod::kSearch}) {
       const auto want = quantize_matrix(view(w, rows, cols), {format, method}, nullptr, nullptr);
       const auto got = quantize_matrix(turned, {format, method}, nullptr, nullptr);
@@ -174,7 +175,7 @@ TEST(QuantizeTest, TheFirstOfSeveralBadWeightsIsNamed) {
   auto w = gaussian(300 * 64, 10);
   for (const std::size_t row : {290U, 100U, 70U, 35U})
     w[row * 64 + 1] = std::numeric_limits<float>::infinity();
-  for (const auto format : {WeightFormat::kW8r, WeightFormat::kW4r, WeightFormat::kCcq2})
+  for (const auto format : kFormats)
     for (int round = 0; round < 10; ++round) {
       const auto bad =
           quantize_matrix(view(w, 300, 64), {format, QuantMethod::kSearch}, nullptr, &pool);

@@ -12,6 +12,10 @@
 
 namespace moesaic {
 
+inline constexpr WeightFormat kFormats[] = {WeightFormat::kW8r, WeightFormat::kW4r,
+                                            WeightFormat::kCcq2, WeightFormat::kCcq25,
+                                            WeightFormat::kCcq275};
+
 /// Uniform in (0, 1), the same on every machine.
 class Draws {
  public:
