@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <span>
 
 namespace moesaic {
 namespace {
@@ -12,12 +13,18 @@ tl::unexpected<Error> bad(std::string_view file, const std::string& what) {
   return fail(Errc::kInvalidArgument, std::string(file) + ": " + what);
 }
 
+std::string joined(std::span<const std::string_view> names) {
+  std::string text;
+  for (const auto name : names) text += (text.empty() ? "" : ", ") + std::string(name);
+  return text;
+}
+
 Result<WeightFormat> read_format(const YAML::Node& node, std::string_view file,
                                  const std::string& where) {
   const auto name = node.IsScalar() ? node.Scalar() : std::string();
   const auto format = parse_format(name);
   if (!format || *format == WeightFormat::kF32)
-    return bad(file, where + ": format \"" + name + "\"; there are: bf16, w8, w4, ccq2");
+    return bad(file, where + ": format \"" + name + "\"; there are: " + joined(kPackFormatNames));
   return *format;
 }
 
@@ -104,12 +111,8 @@ Result<PackPolicy> parse_policy(std::string_view yaml, std::uint32_t layers,
     const auto key = item.first.Scalar();
     if (key == "default") continue;
     const auto* const known = std::find(kComponentNames.begin(), kComponentNames.end(), key);
-    if (known == kComponentNames.end()) {
-      std::string names;
-      for (const auto name : kComponentNames)
-        names += (names.empty() ? "" : ", ") + std::string(name);
-      return bad(file, "no component \"" + key + "\"; there are: " + names);
-    }
+    if (known == kComponentNames.end())
+      return bad(file, "no component \"" + key + "\"; there are: " + joined(kComponentNames));
     const auto component = static_cast<Component>(known - kComponentNames.begin());
     MOESAIC_CHECK(read_rule(item.second, component, layers, file, policy));
   }

@@ -1,6 +1,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "common/model/pack.hpp"
 #include "services/all_in_one/calibration/calibration.hpp"
 #include "services/all_in_one/eval/evaluate.hpp"
@@ -93,8 +95,13 @@ TEST_P(CalibratedPackTest, NoStatisticsAreAnErrorAndNoPack) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Formats, CalibratedPackTest,
-                         testing::Values(WeightFormat::kW4r, WeightFormat::kCcq2),
-                         [](const auto& info) { return std::string(format_name(info.param)); });
+                         testing::Values(WeightFormat::kW4r, WeightFormat::kCcq2,
+                                         WeightFormat::kCcq25, WeightFormat::kCcq275),
+                         [](const auto& info) {
+                           std::string name(format_name(info.param));
+                           std::ranges::replace(name, '.', '_');
+                           return name;
+                         });
 
 }  // namespace
 }  // namespace moesaic

@@ -20,7 +20,8 @@ class QuantizedModelTest : public testing::TestWithParam<std::string> {
   void SetUp() override {
     std::ofstream(temp_ / "mixed.yaml") << "default: w8\nattention: w4\nvision_experts: bf16\n"
                                            "shared: {format: bf16, layers: 2-3}\n"
-                                           "text_experts: {format: ccq2, layers: 1-3}\n";
+                                           "text_experts: [{format: ccq2, layers: 1-2}, {format: "
+                                           "ccq2.5, layers: 3}, {format: ccq2.75, layers: 4-5}]\n";
     std::vector<std::string> words{"quantize", "--output", pack()};
     if (GetParam() == "mixed") {
       words.insert(words.end(), {"--policy", (temp_ / "mixed.yaml").string()});

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <string>
+#include <vector>
 
 #include "actors/supervisor/program.hpp"
 #include "common/base/result.hpp"
@@ -14,6 +16,8 @@ void add_model_options(CLI::App& command, ModelOptions& options);
 void add_experts_option(CLI::App& command, std::string& experts);
 /// Fills in the demo model if neither --model nor --synthetic was given.
 void default_to_demo(ModelOptions& options);
+/// Values of --format: what models are packed in.
+std::vector<std::string> pack_format_names();
 
 // One file per sub-command. Each adds its command to `app`; running it sets `status`.
 void add_quantize(CLI::App& app, int& status);

@@ -1,3 +1,4 @@
+#include "common/kernels/weight_format.hpp"
 #include "services/all_in_one/commands/commands.hpp"
 
 namespace moesaic {
@@ -23,6 +24,10 @@ void add_experts_option(CLI::App& command, std::string& experts) {
 
 void default_to_demo(ModelOptions& options) {
   if (options.model.empty() && options.synthetic.empty()) options.model = demo_model_dir();
+}
+
+std::vector<std::string> pack_format_names() {
+  return {kPackFormatNames.begin(), kPackFormatNames.end()};
 }
 
 }  // namespace moesaic

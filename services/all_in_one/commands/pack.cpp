@@ -88,9 +88,12 @@ void add(CLI::App& app, int& status, const char* name, const char* help, const c
   command->add_option("--model", options->model, "checkpoint directory (default: the demo model)");
   command->add_option("--output", options->output,
                       "directory to write; what was interrupted goes on");
-  auto* all = command->add_option("--format", options->format, "of all matrices of the text side")
+  auto* all = command
+                  ->add_option("--format", options->format,
+                               "of all matrices of the text side; those that the checkpoint has "
+                               "quantised stay as they are")
                   ->capture_default_str()
-                  ->check(CLI::IsMember({"bf16", "w8", "w4", "ccq2"}));
+                  ->check(CLI::IsMember(pack_format_names()));
   command->add_option("--policy", options->policy, "YAML: a format for each component")
       ->check(CLI::ExistingFile)
       ->excludes(all);

@@ -84,6 +84,8 @@ void add_synth(CLI::App& app, int& status) {
       "synth",
       "write a checkpoint or pack of any configuration with weights from the fixed formula");
   const auto options = std::make_shared<Options>();
+  auto formats = pack_format_names();
+  formats.insert(formats.begin(), "checkpoint");
   command->add_option("--model-config", options->config, "config.json of the model")
       ->required()
       ->check(CLI::ExistingFile);
@@ -92,7 +94,7 @@ void add_synth(CLI::App& app, int& status) {
       ->add_option("--format", options->format,
                    "checkpoint (bf16 safetensors), or a pack of that format")
       ->capture_default_str()
-      ->check(CLI::IsMember({"checkpoint", "bf16", "w8", "w4", "ccq2"}));
+      ->check(CLI::IsMember(formats));
   command->add_option("--shard-gb", options->shard_gb, "size of a file, 1e9 bytes")
       ->capture_default_str()
       ->check(CLI::Range(0.001, 1000.0));

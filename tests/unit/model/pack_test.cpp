@@ -230,10 +230,30 @@ TEST(PackPolicyTest, LaterRulesAndLayersWin) {
   EXPECT_EQ(policy->at(Component::kVision, 0), WeightFormat::kBf16);
 }
 
+TEST(PackPolicyTest, EveryFormatHasANameAndTheExamplesAreRead) {
+  const auto policy = parse_policy("default: ccq2.75\ndense: ccq2.5\nshared: ccq2\n", 28, "p.yaml");
+  ASSERT_TRUE(policy) << policy.error().what;
+  EXPECT_EQ(policy->at(Component::kTextExperts, 5), WeightFormat::kCcq275);
+  EXPECT_EQ(policy->at(Component::kDense, 0), WeightFormat::kCcq25);
+  EXPECT_EQ(policy->at(Component::kShared, 27), WeightFormat::kCcq2);
+  for (const auto name : kPackFormatNames) EXPECT_EQ(format_name(*parse_format(name)), name);
+  std::size_t examples = 0;
+  for (const auto& file :
+       fs::directory_iterator(std::string(MOESAIC_SOURCE_DIR) + "/configs/quantization")) {
+    if (file.path().extension() != ".yaml") continue;
+    const auto text = read_file(file.path(), 1 << 16);
+    ASSERT_TRUE(text);
+    const auto example = parse_policy(*text, 28, file.path().string());
+    EXPECT_TRUE(example) << example.error().what;
+    ++examples;
+  }
+  EXPECT_GE(examples, 4U);
+}
+
 TEST(PackPolicyTest, BadPoliciesAreRefusedByName) {
   const std::pair<const char*, const char*> cases[] = {
       {"atention: w4", "no component \"atention\""},
-      {"attention: w3", "attention: format \"w3\""},
+      {"attention: w3", "attention: format \"w3\"; there are: bf16, w8, w4, ccq2.75, ccq2.5, ccq2"},
       {"shared: {format: w4, layers: 20-28}", "shared: layers \"20-28\"; the model has 0-27"},
       {"shared: {format: w4, layer: 3}", "shared: unknown key \"layer\""},
       {"shared: {layers: 1-2}", "shared: no format"},
