@@ -11,13 +11,25 @@
 namespace moesaic {
 namespace {
 
-/// Bytes of all weights in bf16, the form they are held in. Checkpoints that store f32 need twice
-/// that in Compute::kF32.
-std::uint64_t weight_bytes(const ModelConfig& config) {
-  std::uint64_t elements = 0;
-  for_each_weight(config,
-                  [&](const WeightId& id) { elements += weight_shape(config, id).elements(); });
-  return elements * sizeof(Bf16);
+/// Bytes of all weights in the form they are held in: bf16, or, in Compute::kInt, as they are
+/// stored. Checkpoints that store f32 need twice that in Compute::kF32.
+std::uint64_t weight_bytes(const OpenedModel& model) {
+  std::uint64_t bytes = 0;
+  for_each_weight(model.config, [&](const WeightId& id) {
+    const auto [rows, cols] = weight_shape(model.config, id);
+    const auto kept =
+        model.compute == Compute::kInt ? model.source->packed_format(id) : std::nullopt;
+    bytes += kept ? panel_bytes(*kept, padded_cols(*kept, cols)) * rows / 32
+                  : rows * cols * sizeof(Bf16);
+  });
+  return bytes;
+}
+
+/// True if any matrix is stored quantised.
+bool is_quantized(const ModelConfig& config, const WeightSource& source) {
+  bool any = false;
+  for_each_weight(config, [&](const WeightId& id) { any = any || source.packed_format(id); });
+  return any;
 }
 
 }  // namespace
@@ -37,11 +49,14 @@ namespace {
 
 /// The modes of the text side and of the vision tower.
 Result<void> choose_compute(const ModelOptions& options, OpenedModel& opened) {
-  opened.compute = opened.pack ? opened.pack->compute() : Compute::kBf16;
+  opened.compute = opened.pack                                   ? opened.pack->compute()
+                   : is_quantized(opened.config, *opened.source) ? Compute::kInt
+                                                                 : Compute::kBf16;
   if (options.compute != "auto") {
     MOESAIC_TRY(const auto asked, parse_compute(options.compute));
     const bool quantized = opened.compute == Compute::kInt;
-    if (quantized != (asked == Compute::kInt))
+    // A checkpoint's own quantised weights can be widened, a pack's panels cannot.
+    if (asked == Compute::kInt ? !quantized : quantized && opened.pack)
       return fail(
           Errc::kInvalidArgument,
           options.model + ": " +
@@ -65,22 +80,19 @@ Result<OpenedModel> open_model(const ModelOptions& options) {
   if (!synthetic && is_pack(options.model)) {
     MOESAIC_TRY(opened.pack, Pack::open(options.model, full));
   }
+  if (synthetic) {
+    opened.source = synthetic_weights(full, opened.pool->size());
+  } else if (!opened.pack) {
+    MOESAIC_TRY(opened.source, open_checkpoint(options.model, full));
+  }
   MOESAIC_CHECK(choose_compute(options, opened));
+  if (opened.compute == Compute::kInt) tune_streams(*opened.pool);
   if (options.layers > 0 && options.layers < opened.config.layers) {
     opened.config.layers = options.layers;
     opened.config.layer_is_moe.resize(options.layers);
     if (opened.pack) {
       MOESAIC_TRY(opened.pack, Pack::open(options.model, opened.config));
     }
-  }
-  if (opened.pack) {
-    if (opened.compute == Compute::kInt) tune_streams(*opened.pool);
-    return opened;
-  }
-  if (synthetic) {
-    opened.source = synthetic_weights(opened.config, opened.pool->size());
-  } else {
-    MOESAIC_TRY(opened.source, open_checkpoint(options.model, full));
   }
   return opened;
 }
@@ -90,7 +102,7 @@ Result<DecoderWeights> OpenedModel::decoder(const LoadProgress& progress) const 
 }
 
 Result<RouterWeights> OpenedModel::routers() const {
-  return pack ? pack->routers() : load_routers(config, *source);
+  return pack ? pack->routers() : load_routers(config, *source, compute);
 }
 
 Result<ExpertWeights> OpenedModel::experts(const ExpertFilter& held,
@@ -109,6 +121,12 @@ cluster::ExpertGeometry OpenedModel::geometry() const {
   if (pack)
     for (std::size_t m = 0; m < kModalities; ++m)
       formats[m] = pack->expert_format(config.layers - 1, static_cast<Modality>(m));
+  else if (compute == Compute::kInt)
+    for (std::size_t m = 0; m < kModalities; ++m)
+      formats[m] = source
+                       ->packed_format(
+                           {WeightKind::kExpertGate, config.layers - 1, static_cast<Modality>(m)})
+                       .value_or(WeightFormat::kBf16);
   return expert_geometry(config, compute, formats);
 }
 
@@ -128,13 +146,13 @@ Result<LoadedModel> load_model(const ModelOptions& options) {
   loaded.pool = opened.pool;
   loaded.pack = opened.pack;
   // Refused now with the numbers, rather than ended by the system half-way.
-  if (const auto needed = opened.pack ? opened.pack->bytes() : weight_bytes(loaded.config),
+  if (const auto needed = opened.pack ? opened.pack->bytes() : weight_bytes(opened),
       available = available_memory();
       needed > available)
     return fail(Errc::kOverloaded, "the weights need " + std::to_string(needed >> 20) + " MiB, " +
                                        std::to_string(available >> 20) +
                                        " MiB of memory are available");
-  const auto total = opened.pack ? opened.pack->bytes() : weight_bytes(loaded.config);
+  const auto total = opened.pack ? opened.pack->bytes() : weight_bytes(opened);
   ProgressLine line("loading", total);
   // Each part counts from zero.
   std::uint64_t before = 0, last = 0;

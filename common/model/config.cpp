@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "common/model/config_fields.hpp"
+#include "common/model/quantization_fields.hpp"
 
 namespace moesaic {
 namespace {
@@ -253,6 +254,8 @@ void read_flat(const json::object& root, const std::string& where, std::optional
   if (vision == nullptr)
     return f.fail_at("vision_config", "nothing", "an object", Errc::kInvalidArgument);
   read_flat_vision(*vision, where + "vision_config.", f, error, c.vision);
+  if (const auto* quantization = f.object("quantization_config"))
+    c.quantization = read_quantization(*quantization, where + "quantization_config.", error);
 }
 
 void read_nested(const json::object& root, const std::string& where, std::optional<Error>& error,

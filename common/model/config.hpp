@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/base/result.hpp"
+#include "common/model/stored_quantization.hpp"
 
 namespace moesaic {
 
@@ -62,6 +63,7 @@ struct ModelConfig {
   std::int32_t image_start_id = -1, image_end_id = -1, video_start_id = -1, video_end_id = -1;
 
   VisionConfig vision;
+  std::optional<StoredQuantization> quantization;  ///< of flat layouts; none: all floats
 
   /// Vision iff the id is a placeholder or one of the four delimiters.
   Modality routing_modality(std::int32_t id) const;

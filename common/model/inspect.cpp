@@ -121,6 +121,7 @@ std::vector<std::pair<std::string, std::string>> configuration_of(const ModelCon
   };
   if (stored != nullptr) {
     lines.emplace_back("tensor names", format_name(stored->layout().format));
+    if (c.quantization) lines.emplace_back("stored linears", describe(*c.quantization));
     lines.emplace_back("files", std::to_string(stored->files().files.size()));
     if (stored->has_spare_lm_head())
       lines.emplace_back("lm_head.weight", "stored although tied; not used");
@@ -139,7 +140,15 @@ InspectReport inspect(const ModelConfig& config, const Checkpoint* stored) {
   for_each_weight(config, [&](const WeightId& id) {
     auto& group = report.groups[group_of(id)];
     auto part = locate(config, layout, id);
-    const auto elements = weight_shape(config, id).elements();
+    const auto shape = weight_shape(config, id);
+    const auto elements = shape.elements();
+    if (const auto* linear = stored != nullptr ? stored->stored_linear(id) : nullptr) {
+      group.parameters += elements;
+      group.bytes += linear->bytes() * shape.rows / linear->columns();
+      for (auto& name : linear->names())
+        if (names.insert(std::move(name)).second) ++group.tensors;
+      return;
+    }
     const auto dtype = stored != nullptr    ? stored->files().tensors.at(part.name).tensor->dtype
                        : is_router(id.kind) ? DType::kF32
                                             : DType::kBf16;

@@ -72,7 +72,8 @@ class Pack {
 using StatisticsSource =
     std::function<Result<std::shared_ptr<const InputStatistics>>(const WeightId& id)>;
 
-/// What `write_pack` is to do.
+/// What `write_pack` is to do. Matrices that the source has quantised keep their integers and
+/// scales; the policy is for the others.
 struct PackOptions {
   PackPolicy policy;
   QuantMethod method = QuantMethod::kSearch;

@@ -26,6 +26,7 @@ constexpr std::size_t kLargestText = std::size_t{16} << 20;
 class PolicyEncoder final : public WeightEncoder {
  public:
   PolicyEncoder(const PackOptions& options, ThreadPool& pool) : options_(options), pool_(pool) {}
+  bool keeps_quantized() const override { return true; }
 
   Result<PackedMatrix> matrix(const WeightId& id, const MatrixView& w) const override {
     MOESAIC_TRY(const auto how, plan(id));
@@ -91,6 +92,7 @@ class PackWriter {
         options_(options),
         dir_(std::move(dir)),
         pool_(pool),
+        source_(source),
         encoder_(options, pool),
         loader_(config, source, encoder_, progress) {}
 
@@ -228,6 +230,18 @@ class PackWriter {
     return {};
   }
 
+  WeightFormat expert_format(std::uint32_t layer, Modality modality) const {
+    const WeightId id{WeightKind::kExpertGate, layer, modality};
+    return source_.packed_format(id).value_or(options_.policy.at(component_of(id), layer));
+  }
+
+  /// True if the source has quantised weights, which stay as they are.
+  bool has_quantized() const {
+    bool any = false;
+    for_each_weight(config_, [&](const WeightId& id) { any = any || source_.packed_format(id); });
+    return any;
+  }
+
   /// Everything else that a model directory has, then the manifest, which makes it a pack.
   Result<void> finish() {
     MOESAIC_CHECK(write_file(dir_ / "config.json", config_json_));
@@ -242,11 +256,11 @@ class PackWriter {
         fs::copy_file(entry.path(), dir_ / name, fs::copy_options::overwrite_existing);
       }
     auto manifest = json::parse(settings()).as_object();
-    manifest["quantized"] = options_.policy.quantized();
+    manifest["quantized"] = options_.policy.quantized() || has_quantized();
     json::array formats;
     for (std::uint32_t layer = 0; layer < config_.layers; ++layer)
-      formats.push_back({format_name(options_.policy.at(Component::kTextExperts, layer)),
-                         format_name(options_.policy.at(Component::kVisionExperts, layer))});
+      formats.push_back({format_name(expert_format(layer, Modality::kText)),
+                         format_name(expert_format(layer, Modality::kVision))});
     manifest["expert_formats"] = std::move(formats);
     manifest["files"] = files_;
     MOESAIC_CHECK(write_file(dir_ / kPackManifest, json::serialize(manifest) + "\n"));
@@ -259,6 +273,7 @@ class PackWriter {
   const PackOptions& options_;
   fs::path dir_;
   ThreadPool& pool_;
+  const WeightSource& source_;
   PolicyEncoder encoder_;
   WeightLoader loader_;
   json::array files_;

@@ -236,7 +236,8 @@ Result<TensorLayout> detect_layout(const std::function<bool(const std::string&)>
     layout = TensorLayout::native();
   } else {
     layout.root = layout.decoder;
-    if (layout.decoder == "ernie." || has(layout.decoder + "layers.0.self_attn.qkv_proj.weight"))
+    const auto qkv = layout.decoder + "layers.0.self_attn.qkv_proj.";
+    if (layout.decoder == "ernie." || has(qkv + "weight") || has(qkv + "quant_weight"))
       layout.format = TensorFormat::kPaddle;
   }
   layout.vision = find_prefix(has,

@@ -32,6 +32,8 @@ Component component_of(const WeightId& id);
 class WeightEncoder {
  public:
   virtual ~WeightEncoder() = default;
+  /// True: matrices that are stored quantised are taken as they are, not encoded again.
+  virtual bool keeps_quantized() const = 0;
   /// @param id kQuery for query, key and value, which are stacked
   [[nodiscard]] virtual Result<PackedMatrix> matrix(const WeightId& id,
                                                     const MatrixView& w) const = 0;
@@ -40,10 +42,11 @@ class WeightEncoder {
                                                      const MatrixView& up) const = 0;
 };
 
-/// bf16 as it is, or for a mode.
+/// bf16 as it is, or for a mode; kInt leaves what is stored quantised as it is.
 class PackingEncoder final : public WeightEncoder {
  public:
   explicit PackingEncoder(Compute compute) : compute_(compute) {}
+  bool keeps_quantized() const override { return compute_ == Compute::kInt; }
   Result<PackedMatrix> matrix(const WeightId&, const MatrixView& w) const override {
     return pack_matrix(w, compute_);
   }

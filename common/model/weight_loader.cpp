@@ -122,7 +122,16 @@ Result<std::vector<float>> WeightLoader::values(const WeightId& id) const {
   return values;
 }
 
+Result<std::optional<PackedMatrix>> WeightLoader::kept(const WeightId& id) {
+  if (!encoder_.keeps_quantized() || !source_.packed_format(id)) return std::nullopt;
+  MOESAIC_TRY(auto packed, source_.packed(id));
+  bytes_ += packed.bytes();
+  return packed;
+}
+
 Result<PackedMatrix> WeightLoader::matrix(const WeightId& id) {
+  MOESAIC_TRY(auto stored, kept(id));
+  if (stored) return std::move(*stored);
   MOESAIC_TRY(const auto ref, source_.get(id));
   auto packed = encoder_.matrix(id, ref.view);
   if (!packed) return fail(name_of(id), packed.error());
@@ -134,7 +143,10 @@ Result<FfnWeights> WeightLoader::ffn(WeightKind gate, WeightKind up, WeightKind 
                                      const WeightId& at) {
   const auto id = [&](WeightKind kind) { return WeightId{kind, at.layer, at.modality, at.expert}; };
   FfnWeights weights;
-  {
+  MOESAIC_TRY(auto stored, kept(id(gate)));
+  if (stored) {
+    weights.gate_up = std::move(*stored);
+  } else {
     MOESAIC_TRY(const auto g, source_.get(id(gate)));
     MOESAIC_TRY(const auto u, source_.get(id(up)));
     auto packed = encoder_.gate_up(id(gate), g.view, u.view);
@@ -178,6 +190,8 @@ Result<LayerWeights> WeightLoader::decoder_layer(std::uint32_t layer) {
 }
 
 Result<PackedMatrix> WeightLoader::qkv(std::uint32_t layer) {
+  MOESAIC_TRY(auto stored, kept({kQuery, layer}));
+  if (stored) return std::move(*stored);
   std::array<MatrixRef, 3> parts;
   MOESAIC_TRY(parts[0], source_.get({kQuery, layer}));
   MOESAIC_TRY(parts[1], source_.get({kKey, layer}));

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "common/model/weight_encoder.hpp"
@@ -32,6 +33,8 @@ class WeightLoader {
  private:
   Result<FfnWeights> ffn(WeightKind gate, WeightKind up, WeightKind down, const WeightId& at);
   Result<PackedMatrix> qkv(std::uint32_t layer);
+  /// What is stored quantised, if it is and may stay so; counts it.
+  Result<std::optional<PackedMatrix>> kept(const WeightId& id);
   Result<NormWeights> norm(WeightKind weight, WeightKind bias, std::uint32_t block = 0) const;
   Result<LinearWeights> biased(WeightKind weight, WeightKind bias, std::uint32_t block = 0);
   Result<VitBlockWeights> vit_block(std::uint32_t block);

@@ -2,9 +2,11 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "common/base/result.hpp"
+#include "common/kernels/packed_matrix.hpp"
 #include "common/model/config.hpp"
 #include "common/tensor/view.hpp"
 
@@ -81,12 +83,24 @@ class WeightSource {
   /// be strided and unaligned.
   /// @errors kNotFound, kShapeMismatch, kUnsupported (type)
   [[nodiscard]] virtual Result<MatrixRef> get(const WeightId& id) const = 0;
+
+  /// The panels' format of a matrix that is stored quantised; none: it is stored as floats. (`get`
+  /// gives quantised weights, too, rounded to bf16.)
+  virtual std::optional<WeightFormat> packed_format(const WeightId&) const { return std::nullopt; }
+  /// Panels with the integers and scales of the store.
+  /// @param id kQuery: query, key and value, one below the other; a gate: gate and up, interleaved
+  /// @pre packed_format(id)
+  /// @errors kCorrupt, kUnsupported: the text names file, matrix and value
+  [[nodiscard]] virtual Result<PackedMatrix> packed(const WeightId&) const {
+    return fail(Errc::kNotFound, "no weights that are stored quantised");
+  }
 };
 
 /// Opens a checkpoint directory: model.safetensors, or shards with model.safetensors.index.json;
-/// original, transformers-native, "third" or Paddle names, told apart by the names. Every tensor
-/// the configuration needs is checked for presence, shape and type before this returns; surplus
-/// tensors are errors (a stored lm_head beside a tied table is not).
+/// original, transformers-native, "third" or Paddle names, told apart by the names. Under Paddle
+/// names linears may be stored quantised, as `ModelConfig::quantization` says (StoredLinear). Every
+/// tensor the configuration needs is checked for presence, shape and type before this returns;
+/// surplus tensors are errors (a stored lm_head beside a tied table is not).
 /// @errors text names tensor, file, expected and found
 [[nodiscard]] Result<std::shared_ptr<const WeightSource>> open_checkpoint(
     const std::filesystem::path& dir, const ModelConfig& config);

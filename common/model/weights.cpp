@@ -43,17 +43,23 @@ Result<DecoderWeights> load_decoder(const ModelConfig& config, const WeightSourc
   return fail(Errc::kTooLarge, memory_text("decoder"));
 }
 
-Result<RouterWeights> load_routers(const ModelConfig& config, const WeightSource& source) try {
+Result<RouterWeights> load_routers(const ModelConfig& config, const WeightSource& source,
+                                   Compute compute) try {
   const PackingEncoder encoder(Compute::kF32);
   const LoadProgress silent;
   const WeightLoader loader(config, source, encoder, silent);
   RouterWeights weights;
   weights.layers.resize(config.layers);
+  if (compute == Compute::kInt)
+    weights.expert_format.resize(config.layers, {WeightFormat::kBf16, WeightFormat::kBf16});
   for (std::uint32_t layer = 0; layer < config.layers; ++layer) {
     if (!config.layer_is_moe[layer]) continue;
     for (const auto modality : {Modality::kText, Modality::kVision}) {
       const auto m = static_cast<std::size_t>(modality);
       MOESAIC_TRY(weights.layers[layer][m], loader.router(layer, modality));
+      if (compute == Compute::kInt)
+        weights.expert_format[layer][m] =
+            source.packed_format({kExpertGate, layer, modality}).value_or(WeightFormat::kBf16);
     }
   }
   return weights;

@@ -80,12 +80,15 @@ using LoadProgress = std::function<void(std::uint64_t bytes, const std::string& 
 using ExpertFilter =
     std::function<bool(std::uint32_t layer, Modality modality, std::uint32_t expert)>;
 
-/// Load and pack each owner's part.
+/// Load and pack each owner's part. kInt keeps what is stored quantised as it is; the other modes
+/// take it rounded to bf16.
 [[nodiscard]] Result<DecoderWeights> load_decoder(const ModelConfig& config,
                                                   const WeightSource& source, Compute compute,
                                                   const LoadProgress& progress = {});
+/// @param compute of the experts: decides what `expert_format` says
 [[nodiscard]] Result<RouterWeights> load_routers(const ModelConfig& config,
-                                                 const WeightSource& source);
+                                                 const WeightSource& source,
+                                                 Compute compute = Compute::kBf16);
 [[nodiscard]] Result<ExpertWeights> load_experts(const ModelConfig& config,
                                                  const WeightSource& source, Compute compute,
                                                  const ExpertFilter& held,
