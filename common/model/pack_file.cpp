@@ -13,6 +13,7 @@
 #include <cstring>
 #include <mutex>
 
+#include "common/base/full_io.hpp"
 #include "common/model/sha256.hpp"
 
 namespace moesaic {
@@ -107,20 +108,6 @@ Result<PackEntry> parse_entry(const json::value& value, std::uint64_t limit) try
   return fail(Errc::kCorrupt, std::string("index: ") + e.what());
 }
 
-Result<void> read_all(int fd, void* out, std::size_t bytes, std::uint64_t offset) {
-  auto* at = static_cast<char*>(out);
-  while (bytes > 0) {
-    const auto got = ::pread(fd, at, bytes, static_cast<off_t>(offset));
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return fail(Errc::kIo, system_error());
-    if (got == 0) return fail(Errc::kCorrupt, "ends early");
-    at += got;
-    offset += static_cast<std::uint64_t>(got);
-    bytes -= static_cast<std::size_t>(got);
-  }
-  return {};
-}
-
 }  // namespace
 
 PackFileWriter::PackFileWriter(std::filesystem::path path, int fd)
@@ -149,17 +136,10 @@ Result<PackFileWriter> PackFileWriter::create(const std::filesystem::path& path)
 }
 
 Result<void> PackFileWriter::write(const void* data, std::size_t bytes) {
-  const auto* from = static_cast<const char*>(data);
-  while (bytes > 0) {
-    const auto put = ::write(fd_, from, bytes);
-    if (put < 0 && errno == EINTR) continue;
-    if (put < 0)
-      return fail(Errc::kIo, path_.string() + ": " + system_error() + " after " +
-                                 std::to_string(at_) + " bytes");
-    from += put;
-    at_ += static_cast<std::uint64_t>(put);
-    bytes -= static_cast<std::size_t>(put);
-  }
+  if (auto put = write_fully(fd_, data, bytes); !put)
+    return fail(Errc::kIo, path_.string() + ", at byte " + std::to_string(at_) + ": " +
+                               std::move(put).error().what);
+  at_ += bytes;
   return {};
 }
 
@@ -197,20 +177,12 @@ Result<std::string> PackFileWriter::finish() {
   header.index_bytes = text.size();
   std::copy(hash.begin(), hash.end(), header.index_sha256.begin());
   MOESAIC_CHECK(write(text.data(), text.size()));
-  const auto failed = [&] { return fail(Errc::kIo, path_.string() + ": " + system_error()); };
   std::array<char, kPackAlign> first{};
   std::memcpy(first.data(), &header, sizeof header);
-  if (::pwrite(fd_, first.data(), first.size(), 0) != static_cast<ssize_t>(first.size()))
-    return failed();
-  if (::fsync(fd_) != 0) return failed();
-  if (::rename(beside_.c_str(), path_.c_str()) != 0) return failed();
+  if (::lseek(fd_, 0, SEEK_SET) < 0) return fail(Errc::kIo, path_.string() + ": " + system_error());
+  MOESAIC_CHECK(write(first.data(), first.size()));
+  MOESAIC_CHECK(publish_file(fd_, beside_, path_));
   ::close(std::exchange(fd_, -1));
-  // The name, too, must survive a crash.
-  const int dir = ::open(path_.parent_path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (dir >= 0) {
-    ::fsync(dir);
-    ::close(dir);
-  }
   return hash;
 }
 
@@ -258,7 +230,7 @@ Result<void> PackFile::read_index() {
   if (bytes_ < kPackAlign)
     return fail(Errc::kCorrupt, std::to_string(bytes_) + " bytes, a pack has at least " +
                                     std::to_string(kPackAlign));
-  MOESAIC_CHECK(read_all(fd_, &header, sizeof header, 0));
+  MOESAIC_CHECK(read_fully(fd_, &header, sizeof header, 0));
   if (header.magic != kMagic) return fail(Errc::kCorrupt, "not a pack file");
   if (header.byte_order != kByteOrder) return fail(Errc::kUnsupported, "of another byte order");
   if (header.version != kPackVersion)
@@ -271,7 +243,7 @@ Result<void> PackFile::read_index() {
                                     std::to_string(header.index_offset) + ", the file has " +
                                     std::to_string(bytes_));
   std::string text(header.index_bytes, '\0');
-  MOESAIC_CHECK(read_all(fd_, text.data(), text.size(), header.index_offset));
+  MOESAIC_CHECK(read_fully(fd_, text.data(), text.size(), header.index_offset));
   index_sha256_ = sha256_hex(text);
   if (!std::equal(index_sha256_.begin(), index_sha256_.end(), header.index_sha256.begin()))
     return fail(Errc::kCorrupt, "index: damaged, its SHA-256 is " + index_sha256_);

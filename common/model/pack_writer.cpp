@@ -1,8 +1,14 @@
+#include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/json.hpp>
+#include <cerrno>
+#include <cmath>
+#include <cstring>
 #include <optional>
 
+#include "common/base/full_io.hpp"
 #include "common/base/read_file.hpp"
 #include "common/base/write_file.hpp"
 #include "common/model/pack.hpp"
@@ -65,19 +71,57 @@ class PolicyEncoder final : public WeightEncoder {
   ThreadPool& pool_;
 };
 
+/// Where a bf16 matrix has a weight that is not finite; empty: nowhere. Integer formats have none:
+/// their encoders refuse them.
+std::string not_finite(const PackedMatrix& w) {
+  if (w.format != WeightFormat::kBf16) return {};
+  const auto* bits = reinterpret_cast<const std::uint16_t*>(w.data);
+  const auto bad = [](std::uint16_t value) { return (value & 0x7f80U) == 0x7f80U; };
+  const std::size_t panel_values = w.panel_bytes() / sizeof(std::uint16_t);
+  for (std::size_t p = 0; p < w.panels(); ++p) {
+    const auto* panel = bits + p * panel_values;
+    bool any = false;
+    for (std::size_t i = 0; i < panel_values; ++i) any |= bad(panel[i]);
+    if (!any) continue;
+    // [K/32][2 halves][16 pairs of k][16 rows][2]
+    const auto i = static_cast<std::size_t>(std::find_if(panel, panel + panel_values, bad) - panel);
+    const auto half = i / 512 % 2, row = i / 2 % 16;
+    const auto col = i / 1024 * 32 + i / 32 % 16 * 2 + i % 2;
+    return (w.gate_up ? (half == 0 ? "gate, row " : "up, row ") + std::to_string(p * 16 + row)
+                      : "row " + std::to_string(p * 32 + half * 16 + row)) +
+           ", column " + std::to_string(col);
+  }
+  return {};
+}
+
+std::string not_finite(const std::vector<float>& values) {
+  const auto bad =
+      std::find_if(values.begin(), values.end(), [](float value) { return !std::isfinite(value); });
+  return bad == values.end() ? std::string() : "value " + std::to_string(bad - values.begin());
+}
+
 /// Puts tensors into a file, remembering the first error.
 class Giver {
  public:
   explicit Giver(PackFileWriter& file) : file_(file) {}
   void matrix(const std::string& name, PackedMatrix& w, std::size_t, std::size_t, bool) {
+    check(name, w);
     if (good_) good_ = file_.add(name, w);
   }
-  void values(const std::string& name, std::vector<float>& values, std::size_t) {
+  void values(const std::string& name, const std::vector<float>& values, std::size_t) {
+    check(name, values);
     if (good_) good_ = file_.add(name, std::span<const float>(values));
   }
   Result<void> result() { return std::move(good_); }
 
  private:
+  template <class Tensor>
+  void check(const std::string& name, const Tensor& tensor) {
+    if (!good_) return;
+    if (const auto where = not_finite(tensor); !where.empty())
+      good_ = fail(Errc::kInvalidArgument, name + ", " + where + ": a weight that is not finite");
+  }
+
   PackFileWriter& file_;
   Result<void> good_;
 };
@@ -164,15 +208,17 @@ class PackWriter {
   }
 
   Result<void> decoder(PackFileWriter& out) {
-    MOESAIC_TRY(const auto embedding, loader_.matrix({WeightKind::kEmbedding}));
-    MOESAIC_CHECK(out.add("embedding", embedding));
+    Giver head(out);
+    MOESAIC_TRY(auto matrix, loader_.matrix({WeightKind::kEmbedding}));
+    head.matrix("embedding", matrix, config_.vocab_size, config_.hidden, false);
     loader_.report("embedding");
     if (!config_.tie_word_embeddings) {
-      MOESAIC_TRY(const auto head, loader_.matrix({WeightKind::kLmHead}));
-      MOESAIC_CHECK(out.add("lm_head", head));
+      MOESAIC_TRY(matrix, loader_.matrix({WeightKind::kLmHead}));
+      head.matrix("lm_head", matrix, config_.vocab_size, config_.hidden, false);
     }
     MOESAIC_TRY(const auto norm, loader_.values({WeightKind::kFinalNorm}));
-    MOESAIC_CHECK(out.add("final_norm", norm));
+    head.values("final_norm", norm, norm.size());
+    MOESAIC_CHECK(head.result());
     for (std::uint32_t layer = 0; layer < config_.layers; ++layer) {
       MOESAIC_TRY(auto weights, loader_.decoder_layer(layer));
       Giver giver(out);
@@ -242,6 +288,18 @@ class PackWriter {
     return any;
   }
 
+  /// On the disk before the manifest is.
+  static Result<void> copy(const fs::path& from, const fs::path& to) {
+    auto beside = to;
+    beside += ".tmp";
+    fs::copy_file(from, beside, fs::copy_options::overwrite_existing);
+    const int fd = ::open(beside.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return fail(Errc::kIo, beside.string() + ": " + std::strerror(errno));
+    auto done = publish_file(fd, beside, to);
+    ::close(fd);
+    return done;
+  }
+
   /// Everything else that a model directory has, then the manifest, which makes it a pack.
   Result<void> finish() {
     MOESAIC_CHECK(write_file(dir_ / "config.json", config_json_));
@@ -253,7 +311,7 @@ class PackWriter {
             name == "config.json" || name == kPackManifest || name == kUnfinished ||
             name == "model.safetensors.index.json")
           continue;
-        fs::copy_file(entry.path(), dir_ / name, fs::copy_options::overwrite_existing);
+        MOESAIC_CHECK(copy(entry.path(), dir_ / name));
       }
     auto manifest = json::parse(settings()).as_object();
     manifest["quantized"] = options_.policy.quantized() || has_quantized();

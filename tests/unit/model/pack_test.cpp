@@ -2,9 +2,15 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <csignal>
 #include <cstring>
 #include <fstream>
+#include <limits>
+#include <set>
 
 #include "common/base/read_file.hpp"
 #include "tests/support/temp_dir.hpp"
@@ -113,6 +119,199 @@ TEST_F(PackTest, AShardMapsTheExpertsItHoldsOnly) {
   const auto missing = pack->experts(all, pool_, {});
   ASSERT_FALSE(missing);
   EXPECT_THAT(missing.error().what, HasSubstr("experts-text-08.pack"));
+}
+
+/// Names of the files with that ending which this process has mapped.
+std::set<std::string> mapped_files(const std::string& ending) {
+  std::set<std::string> names;
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);)
+    if (line.ends_with(ending)) names.insert(line.substr(line.rfind('/') + 1));
+  return names;
+}
+
+TEST_F(PackTest, EachOwnerMapsItsOwnFilesOnly) {
+  ASSERT_TRUE(write(options_of(WeightFormat::kW4r), temp_.path() / "p"));
+  using Names = std::set<std::string>;
+  {
+    const auto pack = open(temp_.path() / "p");
+    EXPECT_EQ(mapped_files(".pack"), Names{}) << "opening maps nothing";
+    const auto held = [](std::uint32_t, Modality m, std::uint32_t e) {
+      return m == Modality::kText && e >= 8;
+    };
+    const auto experts = pack->experts(held, pool_, {});
+    ASSERT_TRUE(experts);
+    EXPECT_EQ(mapped_files(".pack"), Names{"experts-text-08.pack"});
+    pack->wait_warm();
+  }
+  EXPECT_EQ(mapped_files(".pack"), Names{}) << "nothing is kept";
+  {
+    const auto pack = open(temp_.path() / "p");
+    const auto decoder = pack->decoder(pool_, {});
+    const auto routers = pack->routers();
+    EXPECT_EQ(mapped_files(".pack"), (Names{"decoder.pack", "routers.pack"}));
+  }
+  const auto pack = open(temp_.path() / "p");
+  const auto vision = pack->vision(pool_, {});
+  EXPECT_EQ(mapped_files(".pack"), Names{"vision.pack"});
+}
+
+TEST_F(PackTest, AKilledRunGoesOnAndGivesTheSameBytes) {
+  const auto options = options_of(WeightFormat::kW4r);
+  ASSERT_TRUE(write(options, temp_.path() / "whole"));
+  const auto cut = temp_.path() / "cut";
+  const auto child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    // In the middle of a file of experts, without any clean-up.
+    ThreadPool pool(1);
+    const auto text = read_file(kDemo / "config.json", 1 << 20);
+    const auto done = write_pack(config_, *text, *source_, options, cut, pool,
+                                 [](std::uint64_t, const std::string& what) {
+                                   if (what == "text experts from 8, layer 2")
+                                     ::kill(::getpid(), SIGKILL);
+                                 });
+    ::_exit(done ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFSIGNALED(status)) << status;
+  EXPECT_TRUE(fs::exists(cut / "experts-text-00.pack"));
+  EXPECT_FALSE(fs::exists(cut / "experts-text-08.pack")) << "half-written, but has its name";
+  EXPECT_FALSE(is_pack(cut));
+  const auto done = write(options, cut);
+  ASSERT_TRUE(done) << done.error().what;
+  std::set<fs::path> names;
+  for (const auto& entry : fs::directory_iterator(temp_.path() / "whole")) {
+    const auto name = entry.path().filename();
+    names.insert(name);
+    EXPECT_EQ(*read_file(entry.path(), 1 << 26), *read_file(cut / name, 1 << 26)) << name;
+  }
+  for (const auto& entry : fs::directory_iterator(cut))
+    EXPECT_TRUE(names.contains(entry.path().filename())) << entry.path();
+}
+
+/// Files may have so many bytes, as a full disk would have it.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(rlim_t bytes) : handler_(::signal(SIGXFSZ, SIG_IGN)) {
+    ::getrlimit(RLIMIT_FSIZE, &before_);
+    const rlimit limit{bytes, before_.rlim_max};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  ~FileSizeLimit() {
+    ::setrlimit(RLIMIT_FSIZE, &before_);
+    ::signal(SIGXFSZ, handler_);
+  }
+  FileSizeLimit(const FileSizeLimit&) = delete;
+  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
+
+ private:
+  rlimit before_{};
+  sighandler_t handler_;
+};
+
+TEST_F(PackTest, WhereNoRoomIsLeftNothingIsHalfWrittenAndItGoesOnLater) {
+  const auto options = options_of(WeightFormat::kW4r);
+  ASSERT_TRUE(write(options, temp_.path() / "whole"));
+  const auto dir = temp_.path() / "p";
+  const auto most = fs::file_size(temp_.path() / "whole" / "decoder.pack") / 2;
+  {
+    const FileSizeLimit limit(most);
+    const auto full = write(options, dir);
+    ASSERT_FALSE(full);
+    EXPECT_EQ(full.error().code, Errc::kIo);
+    EXPECT_THAT(full.error().what, HasSubstr("decoder.pack, at byte "));
+    EXPECT_THAT(full.error().what, HasSubstr("File too large after "));
+  }
+  std::set<std::string> left;
+  for (const auto& entry : fs::directory_iterator(dir)) left.insert(entry.path().filename());
+  EXPECT_EQ(left, std::set<std::string>{"unfinished.json"});
+  const auto done = write(options, dir);
+  ASSERT_TRUE(done) << done.error().what;
+  EXPECT_EQ(error_of(dir), "");
+}
+
+/// A model one of whose weights is `bad`.
+class SpoiledSource final : public WeightSource {
+ public:
+  SpoiledSource(std::shared_ptr<const WeightSource> good, WeightId where, float bad)
+      : good_(std::move(good)), where_(where), bad_(bad) {}
+  Result<MatrixRef> get(const WeightId& id) const override {
+    MOESAIC_TRY(const auto ref, good_->get(id));
+    if (id.kind != where_.kind || id.layer != where_.layer || id.modality != where_.modality ||
+        id.expert != where_.expert)
+      return ref;
+    const auto& view = ref.view;
+    const auto values = std::make_shared<std::vector<float>>(view.rows * view.cols);
+    for (std::size_t r = 0; r < view.rows; ++r)
+      for (std::size_t c = 0; c < view.cols; ++c)
+        (*values)[r * view.cols + c] = element_f32(view, r, c);
+    // Row 1 and column 37 where there are so many.
+    (*values)[view.rows > 1 ? view.cols + 37 : 5] = bad_;
+    MatrixRef spoiled = ref;
+    spoiled.view = {reinterpret_cast<const std::byte*>(values->data()),
+                    DType::kF32,
+                    view.rows,
+                    view.cols,
+                    static_cast<std::ptrdiff_t>(view.cols),
+                    1};
+    spoiled.owner = values;
+    return spoiled;
+  }
+
+ private:
+  std::shared_ptr<const WeightSource> good_;
+  WeightId where_;
+  float bad_;
+};
+
+TEST_F(PackTest, WeightsThatAreNotFiniteAreRefusedByNameInEveryFormat) {
+  using enum WeightKind;
+  const float inf = std::numeric_limits<float>::infinity();
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  struct Case {
+    WeightFormat format;
+    WeightId where;
+    float bad;
+    const char* tensor;
+    const char* place;
+  };
+  const Case cases[] = {
+      {WeightFormat::kBf16, {kAttnOut, 2}, nan, "layers.2.attn_out", "row 1, column 37"},
+      {WeightFormat::kBf16,
+       {kExpertUp, 1, Modality::kVision, 3},
+       -inf,
+       "layers.1.vision.3.gate_up",
+       "up, row 1, column 37"},
+      {WeightFormat::kBf16,
+       {kExpertGate, 1, Modality::kText, 9},
+       inf,
+       "layers.1.text.9.gate_up",
+       "gate, row 1, column 37"},
+      {WeightFormat::kW4r, {kExpertDown, 2, Modality::kText, 5}, inf, "expert 5", "row 1"},
+      {WeightFormat::kW8r, {kSharedDown, 1}, nan, "shared, layer 1", "row 1"},
+      {WeightFormat::kW4r,
+       {kRouter, 1, Modality::kVision},
+       nan,
+       "layers.1.vision.gate.weight",
+       "value"},
+      {WeightFormat::kW4r, {kInputNorm, 3}, inf, "layers.3.input_norm", "value 5"},
+      {WeightFormat::kW4r, {kVitFc1, 0}, nan, "blocks.0.fc1.weight", "row 1, column 37"},
+  };
+  const auto good = source_;
+  for (const auto& c : cases) {
+    source_ = std::make_shared<SpoiledSource>(good, c.where, c.bad);
+    const auto dir = temp_.path() / c.tensor;
+    const auto done = write(options_of(c.format), dir);
+    ASSERT_FALSE(done) << c.tensor;
+    EXPECT_EQ(done.error().code, Errc::kInvalidArgument) << done.error().what;
+    EXPECT_THAT(done.error().what, HasSubstr(c.tensor));
+    EXPECT_THAT(done.error().what, HasSubstr(c.place));
+    EXPECT_FALSE(is_pack(dir));
+    for (const auto& entry : fs::directory_iterator(dir))
+      EXPECT_NE(entry.path().extension(), ".tmp") << entry.path();
+  }
 }
 
 TEST_F(PackTest, WhatWasInterruptedGoesOnAndGivesTheSameBytes) {
