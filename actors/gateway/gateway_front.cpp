@@ -8,26 +8,18 @@ namespace {
 
 const HttpHeaders kJson{{"Content-Type", "application/json"}};
 
+std::string loading_body(const LoadState& load) {
+  const auto loading = load.json();
+  return std::string(R"({"ready":false)") + (loading.empty() ? "" : ",\"loading\":" + loading) +
+         "}";
+}
+
 }  // namespace
 
 void GatewayReadiness::set(ReadyState state) {
   auto seen = state_.load();
   while (seen != ReadyState::kDraining && !state_.compare_exchange_weak(seen, state)) {
   }
-}
-
-void LoadState::set(std::uint64_t bytes, std::uint64_t total, const std::string& what) {
-  const std::lock_guard lock(mutex_);
-  bytes_ = bytes;
-  total_ = total;
-  what_ = what;
-}
-
-std::string LoadState::json() const {
-  const std::lock_guard lock(mutex_);
-  // Our own words: nothing in them needs escaping.
-  return R"({"ready":false,"loading":{"bytes":)" + std::to_string(bytes_) + R"(,"total_bytes":)" +
-         std::to_string(total_) + R"(,"what":")" + what_ + "\"}}";
 }
 
 GatewayFront::~GatewayFront() = default;
@@ -41,7 +33,7 @@ Result<void> GatewayFront::announce(const HttpServerConfig& http) {
     responder->send(HttpAnswer{200, kJson, R"({"status":"ok"})"});
   });
   router.add("GET", "/ready", [load = load_](const HttpRequest&, auto responder) {
-    responder->send(HttpAnswer{503, kJson, load->json()});
+    responder->send(HttpAnswer{503, kJson, loading_body(*load)});
   });
   const auto loading = [](const HttpRequest&, auto responder) {
     responder->send(error_answer({ApiCode::kLoading, "the model is still loading", {}, {}, 1}));

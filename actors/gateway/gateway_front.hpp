@@ -4,10 +4,10 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <string>
 
 #include "actors/gateway/gateway_service.hpp"
+#include "common/base/load_state.hpp"
 #include "common/http/server.hpp"
 
 namespace moesaic {
@@ -21,19 +21,6 @@ class GatewayReadiness {
 
  private:
   std::atomic<ReadyState> state_ = ReadyState::kLoading;
-};
-
-/// How far loading is, for /ready. Thread-safe.
-class LoadState {
- public:
-  void set(std::uint64_t bytes, std::uint64_t total, const std::string& what);
-  /// {"ready": false, "loading": {...}}
-  std::string json() const;
-
- private:
-  mutable std::mutex mutex_;
-  std::uint64_t bytes_ = 0, total_ = 0;
-  std::string what_;
 };
 
 /// A gateway actor's side to the clients: the API's routes and the server that listens. Made and

@@ -119,21 +119,29 @@ Result<void> Node::listen(transport::Endpoint& endpoint, const std::vector<std::
 Result<void> Node::join(const Settings& settings, NodeMember member) {
   member_ = std::move(member);
   self_.capacity_bytes = member_.capacity_bytes;
-  MOESAIC_CHECK(open_admin(settings));
+  joined_ = true;
+  if (!admin_) MOESAIC_CHECK(announce(settings, member_.add_routes));
   MOESAIC_CHECK(connect_routers(settings));
   ticker_ = std::make_unique<Ticker>(kTick, [this] { tick(); });
   return {};
 }
 
-Result<void> Node::open_admin(const Settings& settings) {
+Readiness Node::readiness() const {
+  const auto reason = draining_  ? std::optional<std::string>("draining")
+                      : !joined_ ? std::optional<std::string>("loading")
+                                 : member_.not_ready();
+  boost::json::object detail{{"role", identity_.role}, {"name", identity_.name}};
+  if (reason) detail["reason"] = *reason;
+  if (const auto loading = load_state_.json(); !loading.empty())
+    detail["loading"] = boost::json::parse(loading);
+  return Readiness{!reason, boost::json::serialize(detail)};
+}
+
+Result<void> Node::announce(const Settings& settings,
+                            const std::function<void(HttpRouter&)>& add_routes) {
   AdminParts parts;
-  parts.ready = [this] {
-    const auto reason = draining_ ? std::optional<std::string>("draining") : member_.not_ready();
-    boost::json::object detail{{"role", identity_.role}, {"name", identity_.name}};
-    if (reason) detail["reason"] = *reason;
-    return Readiness{!reason, boost::json::serialize(detail)};
-  };
-  parts.add_routes = [this](HttpRouter& router) {
+  parts.ready = [this] { return readiness(); };
+  parts.add_routes = [this, &add_routes](HttpRouter& router) {
     router.add("GET", "/view", [this](HttpRequest, std::shared_ptr<Responder> responder) {
       const auto seen = view();
       HttpAnswer answer;
@@ -141,7 +149,7 @@ Result<void> Node::open_admin(const Settings& settings) {
       answer.body = seen ? cluster::to_json(*seen) : "null";
       responder->send(std::move(answer));
     });
-    if (member_.add_routes) member_.add_routes(router);
+    if (add_routes) add_routes(router);
   };
   parts.allow_any_host = settings.yes("admin.insecure_no_auth");
   MOESAIC_TRY(admin_, AdminServer::start(settings.text("admin.host"),

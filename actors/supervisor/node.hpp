@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "actors/supervisor/ticker.hpp"
+#include "common/base/load_state.hpp"
 #include "common/cluster/membership.hpp"
 #include "common/cluster/messages.hpp"
 #include "common/cluster/view_metrics.hpp"
@@ -64,7 +65,15 @@ class Node {
   [[nodiscard]] Result<void> listen(transport::Endpoint& endpoint,
                                     const std::vector<std::string>& addresses, bool announced);
 
-  /// Opens the admin port and registers with the routers, again and again until destruction.
+  /// Opens the admin port: from now on /health is well, and /ready tells how far loading is. Before
+  /// `join`; what takes long to load calls it first.
+  /// @param add_routes further routes of the admin server; they may be asked before `join`
+  [[nodiscard]] Result<void> announce(const Settings& settings,
+                                      const std::function<void(HttpRouter&)>& add_routes = {});
+  /// For /ready: what is being loaded, and that it is over. Any thread.
+  LoadState& load_state() { return load_state_; }
+  /// Registers with the routers, again and again until destruction; opens the admin port unless
+  /// that is done.
   [[nodiscard]] Result<void> join(const Settings& settings, NodeMember member);
   /// Tells the routers at once that this member takes nothing new.
   void drain() { draining_ = true; }
@@ -78,7 +87,7 @@ class Node {
  private:
   Node() = default;
   void tick();
-  Result<void> open_admin(const Settings& settings);
+  Readiness readiness() const;
   Result<void> connect_routers(const Settings& settings);
 
   transport::Identity identity_;
@@ -87,7 +96,9 @@ class Node {
   bool plaintext_ = false;
   cluster::Member self_;
   NodeMember member_;
+  std::atomic<bool> joined_{false};  ///< `member_` may be used
   std::atomic<bool> draining_{false};
+  LoadState load_state_;
   std::unique_ptr<cluster::Membership> membership_;  ///< on the link's thread only, as is:
   transport::Endpoint* endpoint_ = nullptr;          ///< what `membership_` sends by, while called
   cluster::ViewMetrics view_metrics_;                ///< the same

@@ -1,38 +1,38 @@
 #include "common/engine/make_engine.hpp"
 
-#include <algorithm>
+#include "common/base/available_memory.hpp"
 
 namespace moesaic {
 namespace {
 
-/// Kept free for scratch and everything else.
-constexpr std::uint64_t kReserve = std::uint64_t{1} << 30;
+MemorySettings memory_settings(const EngineSettings& settings, Compute compute) {
+  return {settings.kv_type.value_or(compute), settings.kv_bytes, settings.max_context,
+          settings.limits, settings.beside_bytes};
+}
 
 }  // namespace
 
+MemoryPlan plan_memory(const OpenedModel& model, const EngineSettings& settings,
+                       std::uint64_t weights) {
+  return plan_memory(model.config, memory_settings(settings, model.compute), weights,
+                     available_memory());
+}
+
+Result<void> check_memory(const OpenedModel& model, const EngineSettings& settings,
+                          std::uint64_t weights) {
+  return check_plan(plan_memory(model, settings, weights),
+                    memory_settings(settings, model.compute));
+}
+
 Result<std::unique_ptr<KvCache>> make_kv_cache(const LoadedModel& model,
                                                const EngineSettings& settings) {
-  const auto shape =
-      DecoderStep::attention_shape(model.config, settings.kv_type.value_or(model.compute));
-  const auto block_bytes = PagedKvCache::block_bytes(shape, model.config.layers);
-  const auto context = settings.max_context > 0 ? settings.max_context : model.config.max_positions;
-  const auto context_blocks = kv_blocks_for(context);
-  auto bytes = settings.kv_bytes;
-  if (bytes == 0) {
-    const auto available = available_memory();
-    bytes = available > kReserve ? available - kReserve : 0;
-  }
-  const auto blocks =
-      std::min<std::uint64_t>(bytes / block_bytes, settings.limits.max_running * context_blocks);
-  if (blocks < context_blocks)
-    return fail(Errc::kOverloaded, "KV cache: " + std::to_string(bytes >> 20) + " MiB hold " +
-                                       std::to_string(blocks * kPageTokens) +
-                                       " tokens, one context of " + std::to_string(context) +
-                                       " needs " +
-                                       std::to_string(context_blocks * block_bytes >> 20) +
-                                       " MiB; lower engine.max_context or raise kv.bytes");
+  const auto memory = memory_settings(settings, model.compute);
+  // Weights that were copied are not available any more; those that are mapped still count so.
+  const auto plan = plan_memory(model.config, memory, model.mapped_bytes, available_memory());
+  MOESAIC_CHECK(check_plan(plan, memory));
   return std::unique_ptr<KvCache>(
-      std::make_unique<PagedKvCache>(shape, model.config.layers, blocks));
+      std::make_unique<PagedKvCache>(DecoderStep::attention_shape(model.config, memory.kv_type),
+                                     model.config.layers, plan.kv_blocks));
 }
 
 Result<std::unique_ptr<Engine>> make_engine(const LoadedModel& model,

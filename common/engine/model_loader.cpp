@@ -1,7 +1,6 @@
 #include "common/engine/model_loader.hpp"
 
-#include <fstream>
-
+#include "common/base/available_memory.hpp"
 #include "common/base/progress_line.hpp"
 #include "common/engine/expert_geometry.hpp"
 #include "common/engine/expert_loading.hpp"
@@ -11,18 +10,17 @@
 namespace moesaic {
 namespace {
 
-/// Bytes of all weights in the form they are held in: bf16, or, in Compute::kInt, as they are
-/// stored. Checkpoints that store f32 need twice that in Compute::kF32.
-std::uint64_t weight_bytes(const OpenedModel& model) {
-  std::uint64_t bytes = 0;
+/// The formats that weights of a checkpoint are held in.
+PackPolicy formats_held(const OpenedModel& model) {
+  auto policy = PackPolicy::uniform(WeightFormat::kBf16);
+  if (model.compute != Compute::kInt) return policy;
   for_each_weight(model.config, [&](const WeightId& id) {
-    const auto [rows, cols] = weight_shape(model.config, id);
-    const auto kept =
-        model.compute == Compute::kInt ? model.source->packed_format(id) : std::nullopt;
-    bytes += kept ? panel_bytes(*kept, padded_cols(*kept, cols)) * rows / 32
-                  : rows * cols * sizeof(Bf16);
+    const auto format = model.source->packed_format(id);
+    const auto component = component_of(id);
+    if (format && policy.at(component, id.layer) != *format)
+      policy.add({component, id.layer, id.layer, *format});
   });
-  return bytes;
+  return policy;
 }
 
 /// True if any matrix is stored quantised.
@@ -137,22 +135,30 @@ cluster::PlacementTable shard_placement(const ModelConfig& config, Compute compu
   return cluster::PlacementTable::even_ranges(expert_geometry(config, compute), std::move(names));
 }
 
+WeightPlan OpenedModel::weights() const {
+  return plan_weights(config, pack ? pack->policy() : formats_held(*this));
+}
+
 Result<LoadedModel> load_model(const ModelOptions& options) {
   MOESAIC_TRY(const auto opened, open_model(options));
+  return load_model(opened, options);
+}
+
+Result<LoadedModel> load_model(const OpenedModel& opened, const ModelOptions& options) {
   LoadedModel loaded;
   loaded.config = opened.config;
   loaded.compute = opened.compute;
   loaded.vision_compute = opened.vision_compute;
   loaded.pool = opened.pool;
   loaded.pack = opened.pack;
+  const auto weights = opened.weights();
+  const auto total = weights.bytes() - (options.vision ? 0 : weights.bytes_of("vision"));
+  if (opened.pack) loaded.mapped_bytes = total;
   // Refused now with the numbers, rather than ended by the system half-way.
-  if (const auto needed = opened.pack ? opened.pack->bytes() : weight_bytes(opened),
-      available = available_memory();
-      needed > available)
-    return fail(Errc::kOverloaded, "the weights need " + std::to_string(needed >> 20) + " MiB, " +
+  if (const auto available = available_memory(); total > available)
+    return fail(Errc::kOverloaded, "the weights need " + std::to_string(total >> 20) + " MiB, " +
                                        std::to_string(available >> 20) +
                                        " MiB of memory are available");
-  const auto total = opened.pack ? opened.pack->bytes() : weight_bytes(opened);
   ProgressLine line("loading", total);
   // Each part counts from zero.
   std::uint64_t before = 0, last = 0;
@@ -196,15 +202,5 @@ std::filesystem::path demo_model_dir() {
 }
 
 std::filesystem::path default_font() { return demo_model_dir() / "Roboto-Regular.ttf"; }
-
-std::uint64_t available_memory() {
-  std::ifstream info("/proc/meminfo");
-  for (std::string key; info >> key;) {
-    std::uint64_t kib = 0;
-    if (key == "MemAvailable:" && info >> kib) return kib * 1024;
-    info.ignore(256, '\n');
-  }
-  return 0;
-}
 
 }  // namespace moesaic

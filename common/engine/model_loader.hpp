@@ -14,6 +14,7 @@
 #include "common/kernels/compute.hpp"
 #include "common/model/expert_table.hpp"
 #include "common/model/pack.hpp"
+#include "common/model/weight_plan.hpp"
 #include "common/model/weight_source.hpp"
 #include "common/model/weights.hpp"
 
@@ -44,6 +45,7 @@ struct LoadedModel {
   std::vector<std::shared_ptr<const ExpertTable>> experts;  ///< one per shard
   std::shared_ptr<const VisionWeights> vision;              ///< null if not asked for
   std::shared_ptr<const Pack> pack;                         ///< null: a checkpoint
+  std::uint64_t mapped_bytes = 0;  ///< of the weights; what is not mapped was copied
 };
 
 /// A model whose weights can be read but are not yet: for services that hold a part of them.
@@ -62,6 +64,8 @@ struct OpenedModel {
   [[nodiscard]] Result<ExpertWeights> experts(const ExpertFilter& held,
                                               const LoadProgress& progress = {}) const;
   [[nodiscard]] Result<VisionWeights> vision(const LoadProgress& progress = {}) const;
+  /// Sizes of all parts, as they will be held: bf16 unless a pack says otherwise.
+  WeightPlan weights() const;
   /// What of it there is to place.
   cluster::ExpertGeometry geometry() const;
 };
@@ -73,6 +77,9 @@ struct OpenedModel {
 /// Reads and packs the weights, with a progress line on a terminal.
 /// @errors kNotFound, kCorrupt, kShapeMismatch, ...: the text names file and tensor
 [[nodiscard]] Result<LoadedModel> load_model(const ModelOptions& options);
+/// The same of one that has been opened with these options.
+[[nodiscard]] Result<LoadedModel> load_model(const OpenedModel& opened,
+                                             const ModelOptions& options);
 
 /// The placement behind `ModelOptions::shards`: even ranges over expert-shard-0, -1, ...
 cluster::PlacementTable shard_placement(const ModelConfig& config, Compute compute,
@@ -86,8 +93,5 @@ std::string_view compute_name(Compute compute);
 std::filesystem::path demo_model_dir();
 /// The font for time stamps on video frames where a checkpoint brings none.
 std::filesystem::path default_font();
-
-/// Bytes of memory the system says are available.
-std::uint64_t available_memory();
 
 }  // namespace moesaic

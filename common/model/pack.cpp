@@ -1,5 +1,6 @@
 #include "common/model/pack.hpp"
 
+#include <algorithm>
 #include <boost/json.hpp>
 
 #include "common/base/read_file.hpp"
@@ -58,6 +59,23 @@ PackProgress part_of(const LoadProgress& progress, std::uint64_t before, const s
   };
 }
 
+/// The rules of a manifest. @errors throws if something is missing; kUnsupported
+Result<PackPolicy> read_policy(const json::value& rules, const std::string& name) {
+  PackPolicy policy;
+  for (const auto& value : rules.as_array()) {
+    const auto component = json::value_to<std::string>(value.at("component"));
+    const auto format = parse_format(json::value_to<std::string>(value.at("format")));
+    const auto* const known = std::find(kComponentNames.begin(), kComponentNames.end(), component);
+    if (known == kComponentNames.end() || !format)
+      return fail(Errc::kUnsupported, name + ": a rule for component \"" + component +
+                                          "\" that this program does not know");
+    policy.add({static_cast<Component>(known - kComponentNames.begin()),
+                value.at("first_layer").to_number<std::uint32_t>(),
+                value.at("last_layer").to_number<std::uint32_t>(), *format});
+  }
+  return policy;
+}
+
 }  // namespace
 
 bool is_pack(const std::filesystem::path& dir) {
@@ -82,6 +100,7 @@ Result<std::shared_ptr<const Pack>> Pack::open(const std::filesystem::path& dir,
   pack->dir_ = dir;
   pack->config_ = config;
   pack->compute_ = root.at("quantized").as_bool() ? Compute::kInt : Compute::kBf16;
+  MOESAIC_TRY(pack->policy_, read_policy(root.at("policy"), name));
   for (const auto& file : root.at("files").as_array()) {
     pack->index_sha256_[json::value_to<std::string>(file.at("name"))] =
         json::value_to<std::string>(file.at("index_sha256"));

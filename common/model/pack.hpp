@@ -35,6 +35,8 @@ class Pack {
   /// kInt if any matrix of the text side is quantised.
   Compute compute() const { return compute_; }
   WeightFormat expert_format(std::uint32_t layer, Modality modality) const;
+  /// What it was written by.
+  const PackPolicy& policy() const { return policy_; }
 
   /// Each maps and populates what it returns; pages are touched in the background as long as this
   /// lives.
@@ -60,6 +62,7 @@ class Pack {
   std::filesystem::path dir_;
   ModelConfig config_;
   Compute compute_ = Compute::kBf16;
+  PackPolicy policy_;
   std::uint64_t bytes_ = 0;
   std::map<std::string, std::string> index_sha256_;  ///< by file name
   std::vector<std::array<WeightFormat, kModalities>> expert_format_;

@@ -7,6 +7,17 @@
 
 namespace moesaic {
 
+namespace {
+
+/// Of the vision tower's buffers.
+std::uint64_t largest_picture_bytes(const ModelConfig& config, const PreprocessConfig& preprocess) {
+  return vision_scratch_bytes(
+      config,
+      static_cast<std::uint64_t>(preprocess.image_limits.max_pixels) / (kPatchSide * kPatchSide));
+}
+
+}  // namespace
+
 AllInOne::~AllInOne() { stop(); }
 
 Result<std::unique_ptr<RunningService>> AllInOne::start(const Settings& settings) {
@@ -25,9 +36,14 @@ Result<void> AllInOne::open(const Settings& settings) {
   options.on_progress = [this](std::uint64_t bytes, std::uint64_t total, const std::string& what) {
     front_.loading(bytes, total, what);
   };
-  MOESAIC_TRY(auto model, load_model(options));
-  pack_ = model.pack;
   MOESAIC_TRY(auto gateway, load_gateway_model(settings, options.model, default_font()));
+  auto engine = engine_settings(settings, *gateway.tokenizer);
+  MOESAIC_TRY(const auto opened, open_model(options));
+  engine.beside_bytes = static_cast<std::uint64_t>(settings.integer("vision.cache_bytes")) +
+                        largest_picture_bytes(opened.config, gateway.preprocess);
+  MOESAIC_CHECK(check_memory(opened, engine, opened.weights().bytes()));
+  MOESAIC_TRY(auto model, load_model(opened, options));
+  pack_ = model.pack;
 
   MOESAIC_TRY(exporter_, TraceExporter::start(trace_config(settings, "moesaic", "serve")));
 
@@ -35,7 +51,7 @@ Result<void> AllInOne::open(const Settings& settings) {
   ClusterParts parts;
   parts.model = model;
   parts.routed_shards = shards;
-  parts.engine = engine_settings(settings, *gateway.tokenizer);
+  parts.engine = std::move(engine);
   parts.engine.tracer = exporter_->tracer();
   parts.preprocess = gateway.preprocess;
   parts.image_limits = gateway.image_limits;

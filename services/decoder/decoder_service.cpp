@@ -33,6 +33,7 @@ Result<void> DecoderService::load(const Settings& settings) {
   MOESAIC_TRY(auto probing, node_->endpoint({}));
   prober_ = std::make_unique<ShardProber>(std::move(probing), node_->identity().host);
 
+  MOESAIC_CHECK(node_->announce(settings));
   MOESAIC_TRY(const auto model, open_model(options));
   pack_ = model.pack;
   MOESAIC_TRY(auto engine, open_engine(settings, model));
@@ -74,15 +75,21 @@ Result<std::unique_ptr<ExpertBackend>> DecoderService::open_experts(const Settin
 Result<std::unique_ptr<Engine>> DecoderService::open_engine(const Settings& settings,
                                                             const OpenedModel& model) {
   MOESAIC_TRY(const auto tokenizer, Tokenizer::load(model_directory(settings)));
+  auto engine = engine_settings(settings, *tokenizer);
+  engine.tracer = node_->tracer();
+  const auto bytes = model.weights().decoder_bytes();
+  MOESAIC_CHECK(check_memory(model, engine, bytes));
   LoadedModel loaded;
   loaded.config = model.config;
   loaded.compute = model.compute;
   loaded.pool = model.pool;
-  MOESAIC_TRY(auto weights, model.decoder());
+  if (model.pack) loaded.mapped_bytes = bytes;
+  MOESAIC_TRY(auto weights, model.decoder([&](std::uint64_t done, const std::string& what) {
+    node_->load_state().set(done, bytes, what);
+  }));
   loaded.decoder = std::make_shared<const DecoderWeights>(std::move(weights));
   MOESAIC_TRY(auto experts, open_experts(settings, model));
-  auto engine = engine_settings(settings, *tokenizer);
-  engine.tracer = node_->tracer();
+  node_->load_state().done();
   return make_engine(loaded, engine, std::move(experts),
                      [events = events_](TokenEvents told) { (*events)(std::move(told)); });
 }

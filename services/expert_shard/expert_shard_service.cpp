@@ -4,21 +4,22 @@
 #include <boost/json.hpp>
 
 #include "actors/supervisor/service_settings.hpp"
+#include "common/base/available_memory.hpp"
 #include "common/base/log.hpp"
 #include "common/base/version.hpp"
+#include "common/cluster/placement_resolve.hpp"
+#include "common/engine/memory_plan.hpp"
 #include "common/metrics/metrics.hpp"
 #include "common/model/fingerprint.hpp"
 
 namespace moesaic {
 namespace {
 
-constexpr std::uint64_t kReserve = std::uint64_t{1} << 30;
-
 std::uint64_t capacity(const Settings& settings) {
   if (const auto configured = settings.integer("shard.capacity_bytes"); configured > 0)
     return static_cast<std::uint64_t>(configured);
   const auto available = available_memory();
-  return available > kReserve ? available - kReserve : 0;
+  return available > kMemoryReserve ? available - kMemoryReserve : 0;
 }
 
 }  // namespace
@@ -128,6 +129,15 @@ void ExpertShardProcess::work(const std::stop_token& stop) {
   }
 }
 
+/// Bytes of the experts that a placement gives to this shard.
+std::uint64_t ExpertShardProcess::placed_bytes(const cluster::PlacementTable& placement) const {
+  const auto& name = node_->identity().name;
+  const auto at = std::find(placement.shards.begin(), placement.shards.end(), name);
+  if (at == placement.shards.end()) return 0;
+  return cluster::placed_bytes(placement, model_.geometry(),
+                               static_cast<std::size_t>(at - placement.shards.begin()));
+}
+
 void ExpertShardProcess::prepare(const std::stop_token& stop,
                                  const cluster::PlacementTable& placement) {
   const auto& name = node_->identity().name;
@@ -137,13 +147,21 @@ void ExpertShardProcess::prepare(const std::stop_token& stop,
   epochs_.newest = std::max(epochs_.newest, placement.epoch);
   auto progress = metrics::gauge("moesaic_engine_load_progress_ratio");
   progress.set(0);
+  const auto total = placed_bytes(placement);
   for (std::uint32_t layer = 0; layer < placement.layers; ++layer) {
     if (stop.stop_requested()) return;
-    auto table = add_layer(model_, service_->table(), placement, name, layer);
+    const auto held = service_->table();
+    const auto what = "experts of layer " + std::to_string(layer);
+    node_->load_state().set(held->bytes(), total, what);
+    auto table = add_layer(model_, held, placement, name, layer,
+                           [&, before = held->bytes()](std::uint64_t bytes, const std::string&) {
+                             node_->load_state().set(before + bytes, total, what);
+                           });
     if (!table) {
       log(LogLevel::kError, "placement " + std::to_string(placement.epoch) + ", layer " +
                                 std::to_string(layer) + ": " + table.error().what);
       done.error = table.error().what;
+      node_->load_state().done();
       node_->prepared(done);
       return;
     }
@@ -157,6 +175,7 @@ void ExpertShardProcess::prepare(const std::stop_token& stop,
     const std::lock_guard lock(mutex_);
     state_.clear();
   }
+  node_->load_state().done();
   node_->prepared(done);
   log(LogLevel::kInfo, "placement " + std::to_string(placement.epoch) + " is loaded: " +
                            std::to_string(service_->table()->bytes() >> 20) + " MiB of experts");

@@ -40,6 +40,7 @@ class ExpertShardProcess final : public RunningService {
   void release(const cluster::PlacementTable& placement);
   std::optional<std::string> not_ready() const;
   std::string experts_json() const;
+  std::uint64_t placed_bytes(const cluster::PlacementTable& placement) const;
 
   std::string banner_;
   OpenedModel model_;

@@ -28,9 +28,14 @@ Result<void> VisionEncoderService::load(const Settings& settings) {
   MOESAIC_TRY(auto endpoint, node_->endpoint({"gateway"}, kOpenQuestions));
   MOESAIC_CHECK(node_->listen(*endpoint, settings.items("transport.listen"), true));
 
+  MOESAIC_CHECK(node_->announce(settings));
   MOESAIC_TRY(const auto model, open_model(options));
   pack_ = model.pack;
-  MOESAIC_TRY(auto weights, model.vision());
+  const auto bytes = model.weights().bytes_of("vision");
+  MOESAIC_TRY(auto weights, model.vision([&](std::uint64_t done, const std::string& what) {
+    node_->load_state().set(done, bytes, what);
+  }));
+  node_->load_state().done();
   VisualPipelineParts parts;
   parts.config = model.config;
   parts.weights = std::make_shared<const VisionWeights>(std::move(weights));

@@ -170,6 +170,13 @@ TEST_F(EngineTest, RefusesAtOnceWhatItCannotDo) {
   EXPECT_EQ(code({}, 1), Errc::kInvalidArgument);
   EXPECT_EQ(code({1, 2}, 0), Errc::kInvalidArgument);
   EXPECT_EQ(code(prompt_of(1000, 1), 25), Errc::kContextLength);
+  {
+    auto request = std::make_shared<GenerateRequest>();
+    request->prompt = prompt_of(1000, 1);
+    request->max_tokens = 25;
+    EXPECT_EQ(run.engine().submit(request).error().what,
+              "prompt of 1000 tokens and 25 to generate, the context holds 1024");
+  }
   EXPECT_EQ(code({4160}, 1), Errc::kInvalidArgument);
   EXPECT_EQ(code({4096}, 1), Errc::kShapeMismatch) << "a placeholder without an image";
   run.submit(0, prompt_of(8, 1), 500);

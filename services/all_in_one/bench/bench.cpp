@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "common/base/available_memory.hpp"
 #include "common/base/machine.hpp"
 #include "common/kernels/isa.hpp"
 #include "common/model/vision_tower.hpp"
@@ -10,6 +11,7 @@
 #include "services/all_in_one/bench/ceiling.hpp"
 #include "services/all_in_one/bench/cold_load.hpp"
 #include "services/all_in_one/bench/driver.hpp"
+#include "services/all_in_one/operations.hpp"
 
 namespace moesaic {
 namespace {
@@ -58,22 +60,6 @@ Weights weight_bytes(const LoadedModel& model) {
   return bytes;
 }
 
-/// Multiply-adds of one token through the layers, in operations (two each); attention and output
-/// matrix apart.
-double layer_ops(const ModelConfig& c) {
-  double macs = 0;
-  for (std::uint32_t layer = 0; layer < c.layers; ++layer) {
-    macs += static_cast<double>(c.hidden) * c.head_dim * (2.0 * c.heads + 2.0 * c.kv_heads);
-    const double width =
-        c.layer_is_moe[layer]
-            ? c.shared_width + static_cast<double>(c.experts_per_token) * c.expert_width[0]
-            : c.intermediate;
-    macs += 3.0 * c.hidden * width;
-    if (c.layer_is_moe[layer]) macs += static_cast<double>(c.hidden) * c.experts[0];
-  }
-  return 2 * macs;
-}
-
 Result<BenchResult> bench_decode(const LoadedModel& model, Compute kv, std::size_t batch,
                                  std::size_t context, std::size_t passes, ReadCeiling& ceiling) {
   BenchDriver driver(model, kv, batch, context + passes + 1);
@@ -103,7 +89,7 @@ Result<BenchResult> bench_decode(const LoadedModel& model, Compute kv, std::size
   result.seconds_per_step = figures.seconds();
   result.tokens_per_second = static_cast<double>(batch) / result.seconds_per_step;
   result.bytes_per_step = median(bytes);
-  result.gops_per_step = static_cast<double>(batch) * layer_ops(model.config) * 1e-9;
+  result.gops_per_step = static_cast<double>(batch) * layer_operations(model.config) * 1e-9;
   result.read_share = figures.share();
   return result;
 }
@@ -111,11 +97,7 @@ Result<BenchResult> bench_decode(const LoadedModel& model, Compute kv, std::size
 Result<BenchResult> bench_prefill(const LoadedModel& model, Compute kv, std::size_t tokens,
                                   std::size_t chunk, std::size_t passes) {
   BenchDriver driver(model, kv, 1, tokens);
-  const auto& c = model.config;
-  const double attention = 4.0 * c.layers * c.heads * c.head_dim * static_cast<double>(tokens) *
-                           static_cast<double>(tokens + 1) / 2;
-  const double ops =
-      layer_ops(c) * static_cast<double>(tokens) + attention + 2.0 * c.hidden * c.vocab_size;
+  const double ops = prefill_operations(model.config, tokens);
   PassTimer timer(*model.pool);
   Passes figures;
   // The first pass warms up, but one that is long enough needs no warming.

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "common/base/available_memory.hpp"
 #include "common/kernels/linear.hpp"
 #include "services/all_in_one/calibration/moment.hpp"
 #include "services/all_in_one/eval/item_encoder.hpp"

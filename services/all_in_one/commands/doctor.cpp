@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <fstream>
 
+#include "common/base/available_memory.hpp"
 #include "common/base/machine.hpp"
 #include "common/base/thread_pool.hpp"
 #include "common/base/version.hpp"
