@@ -1,5 +1,6 @@
 #include "common/model/vision_tower.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 #include "common/kernels/attention.hpp"
@@ -12,6 +13,9 @@ namespace moesaic {
 namespace {
 
 using Shape = std::array<std::size_t, 1>;
+
+/// Of one pass: as many as the largest picture has, so that a video needs no more memory.
+constexpr std::size_t kMostPatches = 4'842'768 / (14 * 14);
 
 /// The two destinations of a row kernel: bf16 operands get the rounded values, f32 ones the others.
 float* f32_row(const OperandOut& out, std::size_t row) {
@@ -50,8 +54,25 @@ VisionTower::VisionTower(const ModelConfig& config, std::shared_ptr<const Vision
 
 std::vector<float> VisionTower::encode(std::span<const float> patches, const VisualGrid& grid,
                                        ThreadPool& pool, TapSink* taps, const std::string& prefix) {
-  vit(patches, grid, pool, taps, prefix);
-  return resample(grid, pool, taps, prefix);
+  const auto frames = static_cast<std::size_t>(grid[0]);
+  const auto per_frame = static_cast<std::size_t>(grid[1]) * static_cast<std::size_t>(grid[2]);
+  const std::size_t pair = config_.vision.temporal_merge;
+  const std::size_t piece = std::max(pair, kMostPatches / per_frame / pair * pair);
+  if (taps != nullptr || frames <= piece) {
+    vit(patches, grid, pool, taps, prefix);
+    return resample(grid, pool, taps, prefix);
+  }
+  // Frames know of others only within a pair: pieces of a video give the bits of the whole.
+  std::vector<float> features;
+  const std::size_t values = per_frame * config_.vision.patch_values();
+  for (std::size_t first = 0; first < frames; first += piece) {
+    const auto count = std::min(piece, frames - first);
+    const VisualGrid part{static_cast<std::int32_t>(count), grid[1], grid[2]};
+    vit(patches.subspan(first * values, count * values), part, pool, nullptr, prefix);
+    const auto of_part = resample(part, pool, nullptr, prefix);
+    features.insert(features.end(), of_part.begin(), of_part.end());
+  }
+  return features;
 }
 
 void VisionTower::vit(std::span<const float> patches, const VisualGrid& grid, ThreadPool& pool,
