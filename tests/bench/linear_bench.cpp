@@ -247,7 +247,7 @@ void decode_shapes(benchmark::internal::Benchmark* b) {
     for (const int m : {1, 2, 4, 6, 8, 12}) b->Args({m, 2560, 3072, 1, threads});
     b->Args({1, 1536, 2560, 1, threads});
     b->Args({1, 2560, 3072, 0, threads});
-    for (const int format : {2, 3, 4})
+    for (const int format : {2, 3, 4, 5, 6})
       for (const int m : {1, 2, 3, 4, 8, 12}) b->Args({m, 2560, 3072, format, threads});
   }
 }
@@ -259,7 +259,7 @@ void prefill_shapes(benchmark::internal::Benchmark* b) {
     b->Args({512, 2560, 512, 1, threads});
     b->Args({512, 2560, 3072, 0, threads});
     b->Args({512, 1536, 2560, 1, threads});
-    for (const int format : {2, 3, 4})
+    for (const int format : {2, 3, 4, 5, 6})
       for (const int m : {16, 48, 192, 512}) b->Args({m, 2560, 3072, format, threads});
     b->Args({512, 1536, 2560, 3, threads});
     // The vision tower.

@@ -71,6 +71,23 @@ std::vector<std::string> generate(const fs::path& model, const std::vector<std::
 TEST_F(PublishedModelTest, AnswersAsThePackMadeOfItDoes) {
   const auto pack = *folder_ / "pack";
   run({"pack", "--model", checkpoint().string(), "--output", pack.string()});
+  Tensor ids(DType::kI32, {1, 40});
+  for (std::size_t i = 0; i < 40; ++i)
+    ids.as<std::int32_t>()[i] = static_cast<std::int32_t>(100 + 7 * i);
+  std::map<std::string, Tensor> input;
+  input.emplace("input_ids", std::move(ids));
+  const auto case_file = (*folder_ / "case.safetensors").string();
+  ASSERT_TRUE(write_safetensors(case_file, input));
+  std::vector<std::string> intermediates, scores;
+  for (const auto& model : {checkpoint(), pack}) {
+    const auto out = (*folder_ / "out.safetensors").string();
+    run({"forward", "--model", model.string(), "--input", case_file, "--output", out, "--layers"});
+    intermediates.push_back(test::file_bytes(out));
+    scores.push_back(run({"eval", "--model", model.string(), "--data",
+                          (kDemo / "eval/items.jsonl").string(), "--limit", "4"}));
+  }
+  EXPECT_EQ(intermediates[0], intermediates[1]);
+  EXPECT_EQ(scores[0], scores[1]);
   for (const auto& prompt : kPrompts) {
     const auto want = run(generate(checkpoint(), prompt));
     EXPECT_FALSE(want.empty());
