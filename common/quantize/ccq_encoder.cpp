@@ -20,9 +20,9 @@ constexpr std::array<float, 4> kReach = {1.0F, 0.8F, 0.64F, 0.5F};
 constexpr std::size_t kSteps = kGrid + kReach.size();
 constexpr std::array<float, 6> kSuperFactors = {0.80F, 0.85F, 0.90F, 0.95F, 1.00F, 1.05F};
 constexpr int kPolishes = 2;
-/// Local scales that calibration looks at on either side of the plain one, a sixteenth of it apart.
+/// Local scales that calibration looks at on either side of the plain one, an eighth of it apart.
 constexpr int kLocalReach = 2;
-constexpr int kLocalParts = 16;
+constexpr int kLocalParts = 8;
 
 Candidates candidates(const Codebook& book) {
   return {book.weights, book.words, book.values.data(), book.norms.data()};
