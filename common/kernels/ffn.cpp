@@ -44,6 +44,9 @@ constexpr std::size_t kWideCols = 512;
 constexpr std::size_t kBlocksPerWorker = 4;
 constexpr std::size_t kRowsPerTask = 16;
 
+/// Most bytes of a row block's operands, so that they stay in L2 beside the weights.
+constexpr std::size_t kBlockBytes = std::size_t{1} << 20;
+
 /// Rows [first, last) of a task.
 struct RowBlock {
   std::size_t cost = 0;
@@ -182,7 +185,7 @@ class WholeBlocks {
     for (const auto& task : tasks_) {
       if (!is_integer_ffn(task)) return false;
       rows += rows_of(task);
-      blocks += cpu::integer_row_blocks(rows_of(task));
+      blocks += blocks_of(task);
     }
     if (blocks < kBlocksPerWorker * pool_.size() || rows < kRowsPerTask * tasks_.size())
       return false;
@@ -191,7 +194,7 @@ class WholeBlocks {
     auto* end = first;
     for (std::size_t t = 0; t < tasks_.size(); ++t) {
       const auto& task = tasks_[t];
-      const std::size_t n = rows_of(task), parts = cpu::integer_row_blocks(n);
+      const std::size_t n = rows_of(task), parts = blocks_of(task);
       for (std::size_t i = 0; i < parts; ++i) {
         const std::size_t from = i * n / parts, to = (i + 1) * n / parts;
         new (end++)
@@ -212,6 +215,13 @@ class WholeBlocks {
  private:
   std::size_t rows_of(const FfnTask& task) const {
     return task.rows.empty() ? x_.rows : task.rows.size();
+  }
+
+  std::size_t blocks_of(const FfnTask& task) const {
+    const std::size_t widest = std::max(task.gate_up->padded_cols(), task.down->padded_cols());
+    const std::size_t most =
+        std::clamp(kBlockBytes / widest, 4 * RowLayout::kTileRows, cpu::kIntegerBlockRows);
+    return (rows_of(task) + most - 1) / most;
   }
 
   void run_panels(const PackedMatrix& w, const RowLayout& layout, const std::byte* x,

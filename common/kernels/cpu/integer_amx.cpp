@@ -6,11 +6,10 @@
 #include <cstdint>
 
 #include "common/kernels/cpu/amx.hpp"
-#include "common/kernels/cpu/exp_simd.hpp"
+#include "common/kernels/cpu/finished_panel.hpp"
 #include "common/kernels/cpu/integer_formats.hpp"
 #include "common/kernels/cpu/integer_formats_ccq.hpp"
 #include "common/kernels/cpu/linear_level.hpp"
-#include "common/kernels/cpu/rounding_simd.hpp"
 #include "common/kernels/cpu/targets.hpp"
 
 // Integer products on tiles. Tiles 0-3 hold sums, 4 and 5 activations, 6 and 7 weights. A unit of
@@ -118,51 +117,6 @@ MOESAIC_INLINE void drain_rows(const Drain& d, std::size_t first) {
   }
 }
 
-/// Sums of a panel, waiting for its scales and what becomes of them.
-struct Ready {
-  Epilogue epilogue;
-  std::size_t panel = 0, first_row = 0, rows = 0;
-  const float* scales = nullptr;  ///< [32] of the panel
-  float* sums = nullptr;          ///< [rows][32]
-};
-
-/// Rows [first, last) of a panel. The lines the next panel goes to are fetched meanwhile: a store
-/// that misses L2 holds up all behind it.
-MOESAIC_AVX512 [[gnu::noinline]] void finish_rows(const Ready& r, std::size_t first,
-                                                  std::size_t last) {
-  const Epilogue& e = r.epilogue;
-  const __m512 s0 = _mm512_load_ps(r.scales), s1 = _mm512_load_ps(r.scales + 16);
-  for (std::size_t i = first; i < last; ++i) {
-    float* sums = r.sums + i * 32;
-    const std::size_t row = r.first_row + i;
-    __m512 v0 = _mm512_mul_ps(_mm512_load_ps(sums), s0);
-    __m512 v1 = _mm512_mul_ps(_mm512_load_ps(sums + 16), s1);
-    if (e.kind == Epilogue::Kind::kSiluMul) {
-      float* y = e.out + row * e.ld + r.panel * 16;
-      _mm_prefetch(y + 16, _MM_HINT_T1);
-      _mm512_storeu_ps(y, _mm512_mul_ps(silu16(v0), v1));
-      continue;
-    }
-    float* y = sums;
-    if (e.kind != Epilogue::Kind::kTake) {
-      y = (e.kind == Epilogue::Kind::kStore ? e.out + row * e.ld : e.rows[row]) + r.panel * 32;
-      _mm_prefetch(y + 32, _MM_HINT_T1);
-      _mm_prefetch(y + 48, _MM_HINT_T1);
-    }
-    if (e.kind == Epilogue::Kind::kLeaves) {
-      const __m512 w = _mm512_set1_ps(e.weights == nullptr ? 1.0F : e.weights[row]);
-      v0 = _mm512_mul_ps(v0, w);
-      v1 = _mm512_mul_ps(v1, w);
-      if (e.round) {
-        v0 = round_bf16x16(v0);
-        v1 = round_bf16x16(v1);
-      }
-    }
-    _mm512_storeu_ps(y, v0);
-    _mm512_storeu_ps(y + 16, v1);
-  }
-}
-
 // ---------------------------------------------------------------- a unit
 
 /// Things to do one after the other, spread over the steps of a unit: `count` of them from `next`
@@ -203,7 +157,7 @@ struct Unit {
   std::size_t fetch_lines = 0;
   // In rows.
   Share finish;
-  Ready ready;
+  FinishedPanel ready;
 };
 
 /// kDirect: weights are lines of both halves in turn, as they are stored.
@@ -302,19 +256,11 @@ MOESAIC_AVX512 void store_and_drain(const Unit& u) {
   for (std::size_t row = 0; row < u.drain.rows; row += 16) drain_rows<kPlanes, 16>(u.drain, row);
 }
 
-/// How the sums of a panel are finished row by row, if they are.
-Epilogue epilogue_of(const IntegerJob& job, std::size_t panel) {
-  const std::size_t width = job.w->gate_up ? 16 : 32;
-  return (panel + 1) * width <= job.w->rows ? job.sink->epilogue() : Epilogue{};
-}
-
 /// Finishes at once what is not to be spread over the visits of the next panel.
-void finish_early(Ready& ready, const IntegerJob& job, std::size_t visits) {
-  const bool take = ready.epilogue.kind == Epilogue::Kind::kTake;
-  if (!take && visits > 1) return;
-  finish_rows(ready, 0, ready.rows);
-  if (take) job.sink->take(ready.panel, ready.first_row, ready.rows, ready.sums, 32);
-  ready.rows = 0;
+void finish_early(FinishedPanel& panel, const IntegerJob& job, std::size_t visits) {
+  if (panel.epilogue.kind != Epilogue::Kind::kTake && visits > 1) return;
+  finish_panel(panel, job);
+  panel.rows = 0;
 }
 
 struct alignas(64) MinusZeros {
@@ -388,12 +334,9 @@ void run_tiles(const IntegerJob& job) {
         if (visit == 0 && unit.ready.rows > 0) finish_early(unit.ready, job, visits);
       }
     }
-    unit.ready = {epilogue_of(job, p),
-                  p,
-                  job.first_row,
-                  rows,
-                  reinterpret_cast<const float*>(panel),
-                  panel_acc};
+    unit.ready = {
+        epilogue_of(job, p), p, job.first_row, rows, reinterpret_cast<const float*>(panel),
+        panel_acc,           32};
   }
   store_and_drain<kPlanes>(unit);
   finish_early(unit.ready, job, 1);

@@ -10,6 +10,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "common/kernels/cpu/finished_panel.hpp"
 #include "common/kernels/cpu/integer_formats.hpp"
 #include "common/kernels/cpu/integer_formats_ccq.hpp"
 #include "common/kernels/cpu/linear_level.hpp"
@@ -397,15 +398,6 @@ MOESAIC_AVX512 void unpack(const std::byte* panel, std::size_t q, std::byte* out
       _mm512_store_si512(group_scales + 16 * h, Format::group_scale(block, q, h));
 }
 
-MOESAIC_AVX512 void scale_rows(const std::byte* panel, std::size_t rows, float* c,
-                               std::size_t ldc) {
-  const __m512 s0 = _mm512_load_ps(panel), s1 = _mm512_load_ps(panel + 64);
-  for (std::size_t r = 0; r < rows; ++r, c += ldc) {
-    _mm512_store_ps(c, _mm512_mul_ps(_mm512_load_ps(c), s0));
-    _mm512_store_ps(c + 16, _mm512_mul_ps(_mm512_load_ps(c + 16), s1));
-  }
-}
-
 /// P panels from `panel` on for all rows of the job. c: [rows][P * 32].
 template <class Format, int P>
 void run_panels_through_l1(const IntegerJob& job, std::size_t panel, std::byte* scratch) {
@@ -459,10 +451,11 @@ void run_panels_through_l1(const IntegerJob& job, std::size_t panel, std::byte* 
       run_tile<Format::kGroupScale, P, kMost>(count, tile, Format::kZero);
     }
   }
-  for (int p = 0; p < P; ++p) {
-    scale_rows(first_panel + p * panel_bytes, rows, c + p * 32, P * 32);
-    job.sink->take(panel + static_cast<std::size_t>(p), job.first_row, rows, c + p * 32, P * 32);
-  }
+  for (std::size_t p = 0; p < P; ++p)
+    finish_panel(
+        {epilogue_of(job, panel + p), panel + p, job.first_row, rows,
+         reinterpret_cast<const float*>(first_panel + p * panel_bytes), c + p * 32, P * 32},
+        job);
 }
 
 template <class Format>
@@ -493,28 +486,39 @@ void run(const IntegerJob& job) {
   }
 }
 
+/// Bits of the largest magnitude of x[0, n).
+MOESAIC_AVX512 std::uint32_t largest_bits(const float* x, std::size_t n) {
+  const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+  const auto bits = [magnitude](__m512 v) MOESAIC_AVX512_LAMBDA {
+    return _mm512_and_si512(_mm512_castps_si512(v), magnitude);
+  };
+  __m512i most = _mm512_setzero_si512(), other = most;
+  std::size_t k = 0;
+  for (; k + 32 <= n; k += 32) {
+    most = _mm512_max_epu32(most, bits(_mm512_loadu_ps(x + k)));
+    other = _mm512_max_epu32(other, bits(_mm512_loadu_ps(x + k + 16)));
+  }
+  for (; k < n; k += 16)
+    most = _mm512_max_epu32(most, bits(_mm512_maskz_loadu_ps(lanes16(k, n), x + k)));
+  return _mm512_reduce_max_epu32(_mm512_max_epu32(most, other));
+}
+
 MOESAIC_AVX512 void quantize(const float* x, std::size_t cols, std::size_t padded,
                              std::size_t block, std::int8_t* q, float* scales) {
-  const auto lanes = [cols](std::size_t k) -> __mmask16 {
-    return k >= cols ? 0 : cols - k >= 16 ? 0xFFFF : static_cast<__mmask16>((1U << (cols - k)) - 1);
-  };
-  const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
-  for (std::size_t b = 0; b < padded / block; ++b) {
-    const std::size_t first = b * block, last = first + block;
-    __m512i most = _mm512_setzero_si512();
-    for (std::size_t k = first; k < last; k += 16)
-      most = _mm512_max_epu32(
-          most,
-          _mm512_and_si512(_mm512_castps_si512(_mm512_maskz_loadu_ps(lanes(k), x + k)), magnitude));
-    const BlockScale scale = block_scale(_mm512_reduce_max_epu32(most));
-    scales[b] = scale.scale;
+  for (std::size_t first = 0; first < padded; first += block, x += block, q += block) {
+    const std::size_t real = std::min(block, cols - std::min(cols, first));
+    const BlockScale scale = block_scale(largest_bits(x, real));
+    *scales++ = scale.scale;
+    const std::size_t some = scale.inverse > 0 ? real : 0;
     const __m512 inverse = _mm512_set1_ps(scale.inverse);
-    for (std::size_t k = first; k < last; k += 16) {
-      const __mmask16 some = scale.inverse > 0 ? lanes(k) : __mmask16{0};
-      const __m512i v =
-          _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(some, x + k), inverse));
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(q + k), _mm512_cvtepi32_epi8(v));
-    }
+    const auto store = [inverse](std::int8_t* to, __m512 v) MOESAIC_AVX512_LAMBDA {
+      const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(v, inverse));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(rounded));
+    };
+    std::size_t k = 0;
+#pragma GCC unroll 4
+    for (; k + 16 <= some; k += 16) store(q + k, _mm512_loadu_ps(x + k));
+    for (; k < block; k += 16) store(q + k, _mm512_maskz_loadu_ps(lanes16(k, some), x + k));
   }
 }
 

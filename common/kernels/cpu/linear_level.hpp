@@ -148,10 +148,6 @@ constexpr std::size_t row_blocks_for(const RowLayout& layout) {
                                                  : kBlockRows - kMaxGroupRows;
   return (layout.rows + most_rows - 1) / most_rows;
 }
-/// The same of an integer product with so many rows.
-constexpr std::size_t integer_row_blocks(std::size_t rows) {
-  return (rows + kIntegerBlockRows - 1) / kIntegerBlockRows;
-}
 /// As many at most, whatever the layout.
 constexpr std::size_t most_row_blocks(std::size_t rows) {
   return (rows + kBlockRows - kMaxGroupRows - 1) / (kBlockRows - kMaxGroupRows);

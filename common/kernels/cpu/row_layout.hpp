@@ -27,7 +27,8 @@ inline constexpr std::size_t kTileCols = 256;
 /// Integer products (block > 0) read int8 rows in groups ("tiles") of 16, the last may be shorter:
 ///   values   int8 [groups][padded K / 64][tile_rows()][64]
 ///   scales   f32 [padded K / block][padded_rows()]
-/// and, unless the kernels of the level do without (not `with_sums`; the room is there all the same),
+/// and, unless the kernels of the level do without (not `with_sums`; the room is there all the
+/// same),
 ///   sums     i32 [padded K / block][padded_rows()]: of a row's values in the block
 ///   sums64   i32 [padded K / 64][padded_rows()]: the same for every 64 columns
 ///   sums16   i32 [padded K / 16]: the same for every 16 columns, if there is one row only
