@@ -2,6 +2,7 @@
 
 #include <emmintrin.h>
 
+#include <algorithm>
 #include <bit>
 #include <cassert>
 #include <cstdint>
@@ -176,6 +177,13 @@ void place_integer(const RowLayout& layout, std::size_t row, const std::int8_t* 
     place_block(layout, row, b, q + b * layout.block, scales[b], data);
 }
 
+/// Tiles take their padding rows along: no denormals there, which would slow them down.
+void clear_padding(const RowLayout& layout, std::size_t b, std::byte* data) {
+  auto* scales = reinterpret_cast<float*>(data + layout.scales_offset()) + b * layout.padded_rows();
+  std::fill(scales + layout.rows, scales + layout.padded_rows(), 0.0F);
+  if (!layout.with_sums) std::memset(data + layout.sums_offset(), 0, 64);
+}
+
 void prepare_integer(const RowLayout& layout, const Operand& x, const std::uint32_t* rows,
                      std::size_t first_group, std::size_t last_group, std::byte* data) {
   thread_local std::vector<float> widened;
@@ -184,6 +192,8 @@ void prepare_integer(const RowLayout& layout, const Operand& x, const std::uint3
   widened.resize(x.cols);
   values.resize(layout.padded_cols);
   scales.resize(layout.padded_cols / layout.block);
+  if (last_group == layout.groups)
+    for (std::size_t b = 0; b < scales.size(); ++b) clear_padding(layout, b, data);
   for (std::size_t row = layout.first(first_group); row < layout.first(last_group); ++row) {
     const std::size_t r = rows == nullptr ? row : rows[row];
     if (x.compute == Compute::kInt) {
@@ -213,6 +223,7 @@ void prepare_block(const RowLayout& layout, std::size_t b, const float* x, std::
                    std::size_t cols, std::byte* data) {
   assert(layout.block > 0 && layout.block <= kMostBlock);
   alignas(64) std::int8_t q[kMostBlock];
+  clear_padding(layout, b, data);
   for (std::size_t row = 0; row < layout.rows; ++row, x += stride) {
     float scale = 0;
     quantize_row(x, cols, layout.block, layout.block, q, &scale);
