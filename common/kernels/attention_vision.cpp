@@ -169,7 +169,7 @@ template <Isa kIsa>
 void attention_vision_at(float* qkv, const VisionAngles& angles, std::size_t patches,
                          std::size_t heads, std::size_t head_dim, const OperandOut& out,
                          ThreadPool& pool) {
-  if (kIsa == Isa::kAmx && out.compute == Compute::kBf16)
+  if (kIsa == Isa::kAmx && out.compute == Compute::kBf16 && head_dim <= kMostTileDim)
     return attention_vision_amx(qkv, angles, patches, heads, head_dim, out, pool);
   if (angles.cos != nullptr) turn(qkv, angles, patches, heads, head_dim, pool);
   run_vision(level_for(kIsa), qkv, patches, heads, head_dim, out, pool);

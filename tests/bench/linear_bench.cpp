@@ -267,7 +267,7 @@ void prefill_shapes(benchmark::internal::Benchmark* b) {
     for (const int m : {48, 192, 512}) b->Args({m, 1536, 2560, 3, threads});
     // The vision tower.
     b->Args({1024, 588, 1280, 1, threads});
-    b->Args({1024, 1280, 5120, 1, threads});
+    for (const int n : {1280, 3840, 5120}) b->Args({1024, 1280, n, 1, threads});
     b->Args({1024, 5120, 1280, 1, threads});
   }
 }

@@ -62,10 +62,7 @@ struct Source {
   }
 };
 
-/// Most values of a head, padded to whole tiles.
-constexpr std::size_t kMostDim = 256;
-
-/// The vector with the halves of its pairs turned, as `rope_vision`; y has kMostDim values.
+/// The vector with the halves of its pairs turned, as `rope_vision`; y has kMostTileDim values.
 MOESAIC_AMX_INLINE const float* rotated(const Source& in, std::size_t patch, const float* x,
                                         float* y) {
   if (in.cos == nullptr) return x;
@@ -132,7 +129,7 @@ MOESAIC_AMX void pack_block(const HeadLayout& layout, const Source& in, std::siz
                             std::byte* memory, std::byte* rows) {
   const std::size_t steps = layout.score_steps, row_bytes = steps * 64;
   const __m512 scale = _mm512_set1_ps(1.0F / std::sqrt(static_cast<float>(in.head_dim)));
-  alignas(64) float turned[kMostDim];
+  alignas(64) float turned[kMostTileDim];
   for (std::size_t t = 0; t < 32; t += 2) {
     const std::size_t patch = block * 32 + t;
     const std::size_t there = patch < in.patches ? std::min<std::size_t>(2, in.patches - patch) : 0;

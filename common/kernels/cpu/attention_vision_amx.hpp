@@ -7,9 +7,11 @@
 
 namespace moesaic::attention_detail {
 
+inline constexpr std::size_t kMostTileDim = 256;
+
 /// `attention_vision` of a bf16 result on tiles, the bits of the other portable levels.
 /// @param qkv [patches][3][heads][head_dim] f32
-/// @pre level kAmx is available, out.compute is kBf16
+/// @pre level kAmx is available, out.compute is kBf16, head_dim <= kMostTileDim
 void attention_vision_amx(const float* qkv, const VisionAngles& angles, std::size_t patches,
                           std::size_t heads, std::size_t head_dim, const OperandOut& out,
                           ThreadPool& pool);

@@ -160,7 +160,7 @@ bool portable(Isa isa) { return isa != Isa::kAvx512Bf16; }
 bool same(float a, float b) { return bits(a) == bits(b) || (std::isnan(a) && std::isnan(b)); }
 
 TEST(LinearManyRowsTest, EveryPortableLevelGivesTheBitsOfScalar) {
-  for (const std::size_t cols : {64, 588, 1536})
+  for (const std::size_t cols : {64, 588, 1536, 5120})
     for (const std::size_t outputs : {33, 96}) {
       constexpr std::size_t kRows = 300;
       const Values x(kRows, cols, 21), weights(outputs, cols, 22);
