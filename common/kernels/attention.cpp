@@ -12,8 +12,6 @@ namespace {
 
 using namespace attention_detail;
 
-constexpr std::size_t kBlockUnits = 16 * kTileUnits;
-
 PageLayout page_layout(const AttentionShape& shape) {
   return {shape.kv, shape.padded_dim(), kPageTokens};
 }
@@ -97,7 +95,8 @@ struct BlockRunner {
       if (shape.kv == Compute::kInt)
         prepare_int8_query(
             level, layout, q, shape.head_dim, reinterpret_cast<float*>(space.scratch),
-            reinterpret_cast<std::int8_t*>(space.q) + u * layout.dim, space.query[u]);
+            reinterpret_cast<std::int8_t*>(space.q) + u * int8_query_stride(layout.dim),
+            space.query[u]);
       else
         prepare_query(level, layout, q, shape.head_dim, space.q + u * bytes);
       space.visible[u] = visible_tokens(*block.task, row(u));

@@ -11,6 +11,8 @@ namespace moesaic::attention_detail {
 
 /// Query vectors ("units": one row of one head) that a tile handles together.
 inline constexpr std::size_t kTileUnits = 6;
+/// Most units of a run over pages: they share what is read.
+inline constexpr std::size_t kBlockUnits = 192;
 /// Keys stand in runs of 64 tokens, bf16 values in parts of 64 d.
 inline constexpr std::size_t kRun = 64;
 /// The running maximum before any key, and the score of a key a unit may not see.
@@ -96,6 +98,9 @@ struct Bf16Step {
 };
 using Bf16StepFn = void (*)(const Bf16Step&);
 
+/// Bytes between the int8 queries of two units: tiles read 64 values at a time, zeros behind D.
+constexpr std::size_t int8_query_stride(std::size_t dim) { return (dim + 63) / 64 * 64; }
+
 /// Scale of a unit's int8 query and 128 times the sum of its values: what keys stored as
 /// value + 128 add to a product.
 struct Int8Query {
@@ -118,7 +123,7 @@ struct Int8Step {
   std::size_t ahead = 0;
   std::size_t dim = 0;
   std::size_t units = 0;
-  const std::int8_t* q = nullptr;  ///< [units][dim]
+  const std::int8_t* q = nullptr;  ///< [units][int8_query_stride(dim)]
   const Int8Query* query = nullptr;
   const std::size_t* visible = nullptr;  ///< [units]: tokens each unit may see
   std::size_t first = 0;                 ///< position of the page's first token
@@ -140,6 +145,8 @@ struct Int8Step {
 };
 using Int8StepFn = void (*)(const Int8Step&);
 
+struct PageRun;
+
 struct Level {
   DotsFn dots_f32 = nullptr;
   DotsFn dots_bf16 = nullptr;
@@ -147,14 +154,15 @@ struct Level {
   bool packed = false;             ///< bf16 dots read a as Bf16 pairs
   Bf16StepFn bf16_step = nullptr;  ///< for many units; null: `dots_bf16` and `softmax`
   Int8StepFn int8_step = nullptr;
-  /// Most units of an int8 step: as many as share a key in registers (tile instructions want 32).
-  std::size_t int8_units = kTileUnits;
+  /// All int8 pages of a run with more than kTileUnits units, D >= 32; null: `int8_step`.
+  void (*int8_pages)(const PageRun&) = nullptr;
   const cpu::IntegerLevel* integer = nullptr;
 };
 
 void int8_step_scalar(const Int8Step& x);
 void int8_step_avx2(const Int8Step& x);
 void int8_step_avx512(const Int8Step& x);
+void int8_pages_amx(const PageRun& run);
 
 extern const Level kScalar;
 extern const Level kAvx2;
@@ -209,7 +217,8 @@ struct PageRun {
   std::size_t last_page = 0;
   std::size_t known_pages = 0;  ///< entries of `pages`; those after last_page are only prefetched
   std::size_t units = 0;
-  const std::byte* q = nullptr;          ///< [units][D], f32, Bf16 or int8 as the level reads it
+  const std::byte* q = nullptr;          ///< [units][D] f32 or Bf16 as the level reads it; int8:
+                                         ///< [units][int8_query_stride(D)]
   const Int8Query* query = nullptr;      ///< [units] for int8
   const std::size_t* visible = nullptr;  ///< [units], ascending: tokens each unit may see
   State state;

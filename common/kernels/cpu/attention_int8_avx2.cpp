@@ -63,7 +63,7 @@ MOESAIC_INLINE void multiply(float* x, std::size_t n, __m256 r) {
 }
 
 MOESAIC_AVX2 void scores(const Int8Step& x, std::size_t u, float* s) {
-  const std::int8_t* q = x.q + u * x.dim;
+  const std::int8_t* q = x.q + u * int8_query_stride(x.dim);
   const std::byte* keys = x.page;
   __m256i sum[8];
 #pragma GCC unroll 8

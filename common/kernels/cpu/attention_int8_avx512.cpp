@@ -73,7 +73,7 @@ MOESAIC_AVX512 void scores(const Int8Step& x, float (*s)[kPageTokens], Fetch<kFe
     }
 #pragma GCC unroll 6
     for (std::size_t u = 0; u < U; ++u) {
-      const __m512i four = broadcast4(q + u * x.dim);
+      const __m512i four = broadcast4(q + u * int8_query_stride(x.dim));
 #pragma GCC unroll 4
       for (std::size_t j = 0; j < 4; ++j) dot(sum[u][j], line[j], four);
     }

@@ -9,7 +9,7 @@ namespace moesaic::attention_detail {
 namespace {
 
 std::int32_t key_dot(const Int8Step& x, std::size_t unit, std::size_t t) {
-  const std::int8_t* q = x.q + unit * x.dim;
+  const std::int8_t* q = x.q + unit * int8_query_stride(x.dim);
   std::int32_t sum = -x.query[unit].offset;
   for (std::size_t d = 0; d < x.dim; ++d)
     sum += q[d] * std::to_integer<std::int32_t>(x.page[(d / 4 * kPageTokens + t) * 4 + d % 4]);

@@ -202,11 +202,11 @@ constexpr std::size_t kInt8Ahead = 8192;
 
 void run_int8_pages(const Level& level, const PageRun& run) {
   const std::size_t dim = run.layout.dim;
-  const bool alone = run.units <= level.int8_units;
+  const bool alone = run.units <= kTileUnits;
   for (std::size_t p = run.first_page; p < run.last_page; ++p) {
     const std::size_t first = p * kPageTokens;
-    for (std::size_t u = 0; u < run.units; u += level.int8_units) {
-      const std::size_t units = std::min(level.int8_units, run.units - u);
+    for (std::size_t u = 0; u < run.units; u += kTileUnits) {
+      const std::size_t units = std::min(kTileUnits, run.units - u);
       if (run.visible[u + units - 1] <= first) continue;
       Int8Step step;
       step.page = run.pages[p];
@@ -217,7 +217,7 @@ void run_int8_pages(const Level& level, const PageRun& run) {
         step.ahead = alone ? std::min(kInt8Ahead, step.bytes()) : step.bytes();
       }
       step.units = units;
-      step.q = reinterpret_cast<const std::int8_t*>(run.q) + u * dim;
+      step.q = reinterpret_cast<const std::int8_t*>(run.q) + u * int8_query_stride(dim);
       step.query = run.query + u;
       step.visible = run.visible + u;
       step.first = first;
@@ -273,7 +273,10 @@ void run_pages(const Level& level, const PageRun& run) {
   std::fill_n(run.state.m, run.units, kMasked);
   std::fill_n(run.state.l, run.units * 16, 0.0F);
   std::fill_n(run.state.o, run.units * layout.dim, 0.0F);
-  if (layout.kv == Compute::kInt) return run_int8_pages(level, run);
+  if (layout.kv == Compute::kInt) {
+    const bool many = level.int8_pages != nullptr && run.units > kTileUnits && layout.dim >= 32;
+    return many ? level.int8_pages(run) : run_int8_pages(level, run);
+  }
   std::byte* const clean = run.scratch + scratch_bytes(layout) - layout.values_offset();
   const FlushDenormals flush(layout.kv == Compute::kBf16);
   if (layout.kv == Compute::kBf16 && level.bf16_step != nullptr && run.units > kTileUnits)
@@ -319,6 +322,7 @@ void prepare_int8_query(const Level& level, const PageLayout& layout, const floa
   std::int32_t sum = 0;
   for (std::size_t d = 0; d < layout.dim; ++d) sum += out[d];
   query.offset = 128 * sum;
+  std::fill(out + layout.dim, out + int8_query_stride(layout.dim), std::int8_t{0});
 }
 
 void merge_state(const State& into, const State& from, std::size_t unit, std::size_t dim) {

@@ -4,6 +4,7 @@
 
 #include <bit>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 
 /// exp and silu of 1, 8 and 16 lanes by the same IEEE operations, so equal bit for bit:
@@ -88,6 +89,31 @@ inline float silu1(float g) { return g / (1.0f + exp1(-g)); }
   p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(kExp2Poly[4]));
   p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(kExp2Poly[5]));
   return _mm512_scalef_ps(p, n);
+}
+
+/// exp16_nonpositive of N vectors side by side, step by step: N chains hide each other's latency,
+/// which the CPU's scheduler is too small to see to. t - round(t) comes by vreduceps, exactly.
+template <std::size_t N>
+[[gnu::target("avx512f,avx512dq"), gnu::always_inline]] inline void exp_nonpositive(
+    __m512 (&x)[N]) {
+  __m512 f[N], p[N];
+#pragma GCC unroll 8
+  for (std::size_t i = 0; i < N; ++i) x[i] = _mm512_mul_ps(x[i], _mm512_set1_ps(kLog2E));
+#pragma GCC unroll 8
+  for (std::size_t i = 0; i < N; ++i) x[i] = _mm512_max_ps(_mm512_set1_ps(-kExpLimit), x[i]);
+#pragma GCC unroll 8
+  for (std::size_t i = 0; i < N; ++i)
+    f[i] = _mm512_reduce_ps(x[i], _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#pragma GCC unroll 8
+  for (std::size_t i = 0; i < N; ++i)
+    p[i] = _mm512_fmadd_ps(_mm512_set1_ps(kExp2Poly[0]), f[i], _mm512_set1_ps(kExp2Poly[1]));
+#pragma GCC unroll 4
+  for (std::size_t k = 2; k < 6; ++k)
+#pragma GCC unroll 8
+    for (std::size_t i = 0; i < N; ++i)
+      p[i] = _mm512_fmadd_ps(p[i], f[i], _mm512_set1_ps(kExp2Poly[k]));
+#pragma GCC unroll 8
+  for (std::size_t i = 0; i < N; ++i) x[i] = _mm512_scalef_ps(p[i], _mm512_sub_ps(x[i], f[i]));
 }
 
 [[gnu::target("avx512f"), gnu::always_inline]] inline __m512 silu16(__m512 g) {
