@@ -4,6 +4,7 @@
 #include "common/base/progress_line.hpp"
 #include "common/engine/expert_geometry.hpp"
 #include "common/engine/expert_loading.hpp"
+#include "common/kernels/page_probe.hpp"
 #include "common/kernels/stream_probe.hpp"
 #include "common/model/weight_list.hpp"
 
@@ -84,7 +85,10 @@ Result<OpenedModel> open_model(const ModelOptions& options) {
     MOESAIC_TRY(opened.source, open_checkpoint(options.model, full));
   }
   MOESAIC_CHECK(choose_compute(options, opened));
-  if (opened.compute == Compute::kInt) tune_streams(*opened.pool);
+  if (opened.compute == Compute::kInt) {
+    tune_streams(*opened.pool);
+    tune_page_streams(*opened.pool);
+  }
   if (options.layers > 0 && options.layers < opened.config.layers) {
     opened.config.layers = options.layers;
     opened.config.layer_is_moe.resize(options.layers);

@@ -70,7 +70,7 @@ struct Workspace {
   }
 };
 
-/// Computes the state of segment `segment` of a block into `state`.
+/// Computes the states of segments of a block.
 struct BlockRunner {
   const Level& level;
   const AttentionShape& shape;
@@ -103,17 +103,24 @@ struct BlockRunner {
     }
   }
 
-  State segment(std::size_t s, float* memory) const {
+  std::size_t known_pages() const {
+    return (space.visible[block.units - 1] + kPageTokens - 1) / kPageTokens;
+  }
+  const std::byte* const* pages() const {
+    return block.task->pages + block.kv_head * block.task->page_stride;
+  }
+
+  /// @param last the segment before which this thread goes on
+  State segment(std::size_t s, std::size_t last, float* memory) const {
     PageRun run;
     run.layout = layout;
-    run.pages = block.task->pages + block.kv_head * block.task->page_stride;
+    run.pages = pages();
     run.first_page = s * kPagesPerSegment;
     run.units = block.units;
     run.q = space.q;
     run.query = space.query;
     run.visible = space.visible;
-    const std::size_t tokens = space.visible[block.units - 1];
-    run.known_pages = (tokens + kPageTokens - 1) / kPageTokens;
+    run.known_pages = std::min(known_pages(), last * kPagesPerSegment);
     run.last_page = std::min(run.first_page + kPagesPerSegment, run.known_pages);
     run.state = State::in(memory, block.units, layout.dim);
     run.scratch = space.scratch;
@@ -122,7 +129,7 @@ struct BlockRunner {
   }
 
   void merge(const State& into, const State& from) const {
-    for (std::size_t u = 0; u < block.units; ++u) merge_state(into, from, u, layout.dim);
+    for (std::size_t u = 0; u < block.units; ++u) merge_state(level, into, from, u, layout.dim);
   }
 
   void finish(const State& state) const {
@@ -135,50 +142,75 @@ struct BlockRunner {
     }
   }
 
-  void whole() const {
+  /// Prepares the queries, and meanwhile a single tile's first page comes.
+  void begin(std::size_t first_segment) const {
+    if (shape.kv == Compute::kInt && block.units <= kTileUnits)
+      fetch_page(layout, pages()[first_segment * kPagesPerSegment]);
     prepare();
-    const State state = segment(0, space.state);
-    for (std::size_t s = 1; s < block.segments; ++s) merge(state, segment(s, space.next));
+  }
+
+  void whole() const {
+    begin(0);
+    const State state = segment(0, block.segments, space.state);
+    for (std::size_t s = 1; s < block.segments; ++s)
+      merge(state, segment(s, block.segments, space.next));
     finish(state);
   }
 };
 
-/// Few blocks and long contexts: segments are tasks of their own, then each block is merged in
-/// the order that `BlockRunner::whole` uses.
+/// Segments of a block that one thread computes one after the other.
+struct Part {
+  const Block* block = nullptr;
+  std::size_t first_segment = 0;
+  std::size_t last_segment = 0;
+  std::size_t offset = 0;  ///< of the first one's state, in floats
+};
+
+/// Runs of segments are long enough for their first pages, which nothing fetched in time, to weigh
+/// little, and many enough for all threads to end together.
+std::size_t part_segments(const std::vector<Block>& blocks, std::size_t threads) {
+  constexpr std::size_t kLongest = 4, kPartsAThread = 8;
+  std::size_t segments = 0;
+  for (const Block& block : blocks) segments += block.segments;
+  return std::clamp<std::size_t>(segments / (threads * kPartsAThread), 1, kLongest);
+}
+
+/// Few blocks and long contexts: parts of blocks are tasks of their own, then each block is merged
+/// in the order that `BlockRunner::whole` uses.
 void run_by_segments(const Level& level, const AttentionShape& shape,
                      const std::vector<Block>& blocks, ThreadPool& pool) {
-  struct Part {
-    const Block* block;
-    std::size_t segment;
-    std::size_t offset;  ///< of its state in floats
-  };
   thread_local std::vector<Part> parts;
-  thread_local std::vector<std::size_t> first_part;
+  thread_local std::vector<std::size_t> first_state;
   thread_local AlignedBuffer states;
   parts.clear();
-  first_part.clear();
+  first_state.clear();
+  const std::size_t length = part_segments(blocks, pool.size());
   std::size_t floats = 0;
   for (const Block& block : blocks) {
-    first_part.push_back(parts.size());
-    for (std::size_t s = 0; s < block.segments; ++s) {
-      parts.push_back({&block, s, floats});
-      floats += State::floats(block.units, shape.padded_dim());
-    }
+    const std::size_t size = State::floats(block.units, shape.padded_dim());
+    first_state.push_back(floats);
+    for (std::size_t s = 0; s < block.segments; s += length)
+      parts.push_back({&block, s, std::min(s + length, block.segments), floats + s * size});
+    floats += block.segments * size;
   }
   states.reserve(floats * sizeof(float));
   // The workers must see this thread's lists, not their own.
   const Part* const all = parts.data();
-  const std::size_t* const firsts = first_part.data();
+  const std::size_t* const firsts = first_state.data();
   auto* const memory = reinterpret_cast<float*>(states.data());
   pool.parallel_for(parts.size(), [&](std::size_t i) {
-    const BlockRunner runner(level, shape, *all[i].block);
-    runner.prepare();
-    runner.segment(all[i].segment, memory + all[i].offset);
+    const Part& part = all[i];
+    const BlockRunner runner(level, shape, *part.block);
+    runner.begin(part.first_segment);
+    const std::size_t size = State::floats(part.block->units, shape.padded_dim());
+    for (std::size_t s = part.first_segment; s < part.last_segment; ++s)
+      runner.segment(s, part.last_segment, memory + part.offset + (s - part.first_segment) * size);
   });
   pool.parallel_for(blocks.size(), [&](std::size_t b) {
     const BlockRunner runner(level, shape, blocks[b]);
+    const std::size_t size = State::floats(blocks[b].units, shape.padded_dim());
     const auto state_of = [&](std::size_t s) {
-      return State::in(memory + all[firsts[b] + s].offset, blocks[b].units, shape.padded_dim());
+      return State::in(memory + firsts[b] + s * size, blocks[b].units, shape.padded_dim());
     };
     for (std::size_t s = 1; s < blocks[b].segments; ++s) runner.merge(state_of(0), state_of(s));
     runner.finish(state_of(0));

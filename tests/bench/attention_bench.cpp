@@ -15,6 +15,7 @@
 #include "common/base/aligned_buffer.hpp"
 #include "common/kernels/attention.hpp"
 #include "common/kernels/ceilings.hpp"
+#include "common/kernels/page_probe.hpp"
 
 namespace moesaic {
 namespace {
@@ -117,6 +118,8 @@ void decode(benchmark::State& state) {
   const auto tokens = static_cast<std::size_t>(state.range(1));
   ThreadPool pool(static_cast<unsigned>(state.range(2)));
   const Compute kv = compute_arg(state);
+  if (kv == Compute::kInt)
+    state.counters["streams"] = static_cast<double>(tune_page_streams(pool).streams);
   const Cache cache(kv, tokens,
                     std::max<std::size_t>(kColdBytes / Cache::layer_bytes(kv, tokens), 2));
   AlignedBuffer other = AlignedBuffer::uninitialized(cache.memory.size());

@@ -7,6 +7,7 @@ const Level kAmx = {.dots_f32 = dots_f32_avx512,
                     .softmax = softmax_avx512,
                     .int8_step = int8_step_avx512,
                     .int8_pages = int8_pages_amx,
-                    .integer = &cpu::kIntegerAmx};
+                    .integer = &cpu::kIntegerAmx,
+                    .merge = merge_avx512};
 
 }  // namespace moesaic::attention_detail

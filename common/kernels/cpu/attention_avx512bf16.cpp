@@ -256,6 +256,7 @@ const Level kAvx512Bf16 = {.dots_f32 = dots_f32_avx512,
                            .packed = true,
                            .bf16_step = wide_step,
                            .int8_step = int8_step_avx512,
-                           .integer = &cpu::kIntegerAvx512};
+                           .integer = &cpu::kIntegerAvx512,
+                           .merge = merge_avx512};
 
 }  // namespace moesaic::attention_detail

@@ -108,6 +108,28 @@ struct Int8Query {
   std::int32_t offset = 0;
 };
 
+/// How one thread fetches int8 pages for a single tile, chosen per machine (no bit depends on it):
+/// line by line, so many streams of a page side by side.
+struct PageStreams {
+  std::size_t streams = 1;
+  std::size_t ahead = 8192;  ///< bytes, for one stream; with more of them it is a page
+};
+PageStreams page_streams();
+void set_page_streams(PageStreams streams);
+
+/// The lines to ask for during one step: those of `page` from the `first`th of `order` on, then
+/// those of `next`, as many as a page has.
+struct PageFetch {
+  /// Behind the last offset it is repeated so often: lines are asked for some at a time.
+  static constexpr std::size_t kSpare = 16;
+
+  const std::byte* page = nullptr;
+  const std::byte* next = nullptr;       ///< null: nothing is asked for
+  const std::uint32_t* order = nullptr;  ///< [lines + kSpare] offsets in a page
+  std::size_t lines = 0;
+  std::size_t first = 0;
+};
+
 /// One int8 page of 64 tokens for some units:
 ///   S_t = float(q . k_t) * (qs * ks_t);   if max S_t > m:  l, o *= exp(m - max), m = max
 ///   p_t = exp(S_t - m), 0 for t a unit may not see;   l[t % 16] += p_t, ascending
@@ -117,10 +139,7 @@ struct Int8Query {
 /// values >= 0.
 struct Int8Step {
   const std::byte* page = nullptr;
-  /// Null: nothing is prefetched. Otherwise the page from byte `ahead` on, then `next`, as many
-  /// bytes as a page has.
-  const std::byte* next = nullptr;
-  std::size_t ahead = 0;
+  PageFetch fetch;
   std::size_t dim = 0;
   std::size_t units = 0;
   const std::int8_t* q = nullptr;  ///< [units][int8_query_stride(dim)]
@@ -131,7 +150,6 @@ struct Int8Step {
   float* l = nullptr;  ///< [units][16]
   float* o = nullptr;  ///< [units][dim]
 
-  std::size_t bytes() const { return 2 * kPageTokens * (dim + sizeof(float)); }
   const std::byte* values() const { return page + kPageTokens * dim; }
   const float* key_scales() const {
     return reinterpret_cast<const float*>(page + 2 * kPageTokens * dim);
@@ -147,6 +165,9 @@ using Int8StepFn = void (*)(const Int8Step&);
 
 struct PageRun;
 
+void merge_plain(float* into, const float* from, std::size_t n, float r, float r2);
+void merge_avx512(float* into, const float* from, std::size_t n, float r, float r2);
+
 struct Level {
   DotsFn dots_f32 = nullptr;
   DotsFn dots_bf16 = nullptr;
@@ -157,6 +178,8 @@ struct Level {
   /// All int8 pages of a run with more than kTileUnits units, D >= 32; null: `int8_step`.
   void (*int8_pages)(const PageRun&) = nullptr;
   const cpu::IntegerLevel* integer = nullptr;
+  /// into = into * r + from * r2, element by element; n a multiple of 16.
+  void (*merge)(float* into, const float* from, std::size_t n, float r, float r2) = merge_plain;
 };
 
 void int8_step_scalar(const Int8Step& x);
@@ -225,6 +248,8 @@ struct PageRun {
   std::byte* scratch = nullptr;  ///< scratch_bytes(layout), 64-byte aligned
 };
 std::size_t scratch_bytes(const PageLayout& layout);
+/// Asks for a whole page, as `run_pages` asks for those that follow its first.
+void fetch_page(const PageLayout& layout, const std::byte* page);
 void run_pages(const Level& level, const PageRun& run);
 
 /// q / sqrt(head_dim), as q * (1 / sqrt(head_dim)) in f32, rounded for bf16, padded to D with
@@ -239,7 +264,8 @@ void prepare_int8_query(const Level& level, const PageLayout& layout, const floa
 
 /// Adds a later state of one unit to `into`: both are rescaled to the larger maximum,
 /// l = l r + l' r', o = o r + o' r'.
-void merge_state(const State& into, const State& from, std::size_t unit, std::size_t dim);
+void merge_state(const Level& level, const State& into, const State& from, std::size_t unit,
+                 std::size_t dim);
 
 /// out = o / (l folded by halves 8, 4, 2, 1) of one unit.
 void finish_unit(const State& state, std::size_t unit, std::size_t dim, std::size_t head_dim,

@@ -69,10 +69,10 @@ MOESAIC_AVX2 void scores(const Int8Step& x, std::size_t u, float* s) {
 #pragma GCC unroll 8
   for (auto& lane : sum) lane = _mm256_set1_epi32(-x.query[u].offset);
   for (std::size_t d = 0; d < x.dim; d += 4, keys += 256) {
-    if (x.next != nullptr && u == 0)
+    if (x.fetch.next != nullptr && u == 0)
       for (std::size_t line = 0; line < 256; line += 64) {
-        prefetch(keys + line, x.next - x.page);
-        prefetch(keys + x.dim * kPageTokens + line, x.next - x.page);
+        prefetch(keys + line, x.fetch.next - x.page);
+        prefetch(keys + x.dim * kPageTokens + line, x.fetch.next - x.page);
       }
     const Words four = signed_words(broadcast4(q + d));
 #pragma GCC unroll 8

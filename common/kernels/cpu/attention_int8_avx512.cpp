@@ -23,35 +23,53 @@ MOESAIC_INLINE __m512i broadcast4(const void* p) {
   return _mm512_set1_epi32(v);
 }
 
-/// Asks for what comes `x.ahead` bytes behind the page's beginning and then for the next page, line
-/// by line and all through the step: a burst would fill the queue of misses and let it run dry.
+/// Asks for the lines of `PageFetch`, a few at a time all through the step: a burst would fill the
+/// queue of misses and let it run dry.
 template <bool kFetch>
 class Fetch {
  public:
-  explicit Fetch(const Int8Step& x)
-      : at_(x.page + x.ahead),
-        left_(static_cast<std::ptrdiff_t>(x.bytes() - x.ahead)),
-        next_(x.next) {}
+  MOESAIC_AVX512 explicit Fetch(const PageFetch& x)
+      : at_(x.page),
+        order_(x.order + x.first),
+        here_(x.lines - x.first),
+        next_(x.next),
+        begin_(x.order),
+        left_(kFetch ? x.lines : 0) {}
 
   template <std::size_t kLines>
   MOESAIC_INLINE void lines() {
+    static_assert(kLines <= PageFetch::kSpare);
     if constexpr (kFetch) {
-      if (left_ <= 0) {
+      if (left_ <= 0) return;
+      if (here_ <= 0) {
         at_ = next_;
-        left_ = PTRDIFF_MAX;
+        order_ = begin_;
+        here_ = left_;
       }
 #pragma GCC unroll 16
-      for (std::size_t i = 0; i < kLines; ++i) _mm_prefetch(at_ + 64 * i, _MM_HINT_T0);
-      at_ += 64 * kLines;
-      left_ -= 64 * kLines;
+      for (std::size_t i = 0; i < kLines; ++i) _mm_prefetch(at_ + order_[i], _MM_HINT_T0);
+      order_ += kLines;
+      here_ -= kLines;
+      left_ -= kLines;
     }
+  }
+  MOESAIC_INLINE void rest() {
+    if constexpr (kFetch)
+      while (left_ > 0) lines<4>();
   }
 
  private:
   const std::byte* at_;
-  std::ptrdiff_t left_;  ///< bytes before it goes on at next_
+  const std::uint32_t* order_;
+  std::ptrdiff_t here_;  ///< lines before it goes on at next_
   const std::byte* next_;
+  const std::uint32_t* begin_;
+  std::ptrdiff_t left_;
 };
+
+/// Lines to ask for in one of the 64 + 4 U parts of a step with D = 128.
+template <std::size_t U>
+constexpr std::size_t kLinesAPart = U >= 5 ? 3 : 4;
 
 /// Scores of the whole page.
 template <std::size_t U, bool kFetch>
@@ -65,7 +83,7 @@ MOESAIC_AVX512 void scores(const Int8Step& x, float (*s)[kPageTokens], Fetch<kFe
     for (std::size_t j = 0; j < 4; ++j) sum[u][j] = _mm512_set1_epi32(-x.query[u].offset);
 #pragma GCC unroll 1
   for (std::size_t d = 0; d < x.dim; d += 4, q += 4, keys += 256) {
-    fetch.template lines<3>();
+    fetch.template lines<kLinesAPart<U>>();
     __m512i line[4];
 #pragma GCC unroll 4
     for (std::size_t j = 0; j < 4; ++j) {
@@ -102,7 +120,7 @@ MOESAIC_AVX512 [[gnu::noinline]] void rescale(const Int8Step& x, std::size_t u, 
 
 /// Scores of one unit become weights p as u8.
 /// @return what the sums of p and values are multiplied by
-template <bool kMask, bool kFetch>
+template <std::size_t U, bool kMask, bool kFetch>
 MOESAIC_INLINE float softmax(const Int8Step& x, std::size_t u, std::size_t seen, const float* s,
                              std::uint8_t* p, Fetch<kFetch>& fetch) {
   __mmask16 lanes[4];
@@ -121,9 +139,12 @@ MOESAIC_INLINE float softmax(const Int8Step& x, std::size_t u, std::size_t seen,
   __m512 l = _mm512_loadu_ps(x.l + u * 16);
   __m512i most = _mm512_castps_si512(_mm512_set1_ps(1e-30F));
 #pragma GCC unroll 4
+  for (std::size_t j = 0; j < 4; ++j) v[j] = _mm512_sub_ps(v[j], m);
+  fetch.template lines<2 * kLinesAPart<U>>();
+  cpu::exp_nonpositive(v);
+  fetch.template lines<2 * kLinesAPart<U>>();
+#pragma GCC unroll 4
   for (std::size_t j = 0; j < 4; ++j) {
-    fetch.template lines<4>();
-    v[j] = cpu::exp16_nonpositive(_mm512_sub_ps(v[j], m));
     if constexpr (kMask) v[j] = _mm512_maskz_mov_ps(lanes[j], v[j]);
     l = _mm512_add_ps(l, v[j]);
     v[j] = _mm512_mul_ps(v[j], _mm512_loadu_ps(x.value_scales() + 16 * j));
@@ -156,7 +177,7 @@ MOESAIC_AVX512 void add_values(const Int8Step& x, const std::uint8_t (*p)[kPageT
     for (std::size_t j = 0; j < V; ++j) sum[u][j] = _mm512_setzero_si512();
 #pragma GCC unroll 1
   for (std::size_t t = 0; t < kPageTokens; t += 4, values += pitch) {
-    if constexpr (V == 4) fetch.template lines<3>();
+    fetch.template lines<kLinesAPart<U>>();
     __m512i line[V];
 #pragma GCC unroll 4
     for (std::size_t j = 0; j < V; ++j) {
@@ -184,12 +205,12 @@ MOESAIC_AVX512 void step(const Int8Step& x) {
   alignas(64) float s[U][kPageTokens];
   alignas(64) std::uint8_t p[U][kPageTokens];
   float scale[U];
-  Fetch<kFetch> fetch(x);
+  Fetch<kFetch> fetch(x.fetch);
   scores<U, kFetch>(x, s, fetch);
   for (std::size_t u = 0; u < U; ++u) {
     const std::size_t seen = x.seen(u);
-    scale[u] = seen == kPageTokens ? softmax<false>(x, u, seen, s[u], p[u], fetch)
-                                   : softmax<true>(x, u, seen, s[u], p[u], fetch);
+    scale[u] = seen == kPageTokens ? softmax<U, false>(x, u, seen, s[u], p[u], fetch)
+                                   : softmax<U, true>(x, u, seen, s[u], p[u], fetch);
   }
   const std::byte* part = x.values();
   std::size_t d = 0;
@@ -202,6 +223,7 @@ MOESAIC_AVX512 void step(const Int8Step& x) {
     add_values<U, 2, kFetch>(x, p, scale, part, width * 4, x.o + d, fetch);
   else if (width >= 16)
     add_values<U, 1, kFetch>(x, p, scale, part, width * 4, x.o + d, fetch);
+  fetch.rest();
 }
 
 }  // namespace
@@ -211,7 +233,7 @@ void int8_step_avx512(const Int8Step& x) {
       {step<1, false>, step<2, false>, step<3, false>, step<4, false>, step<5, false>,
        step<6, false>},
       {step<1, true>, step<2, true>, step<3, true>, step<4, true>, step<5, true>, step<6, true>}};
-  kSteps[x.next != nullptr][x.units - 1](x);
+  kSteps[x.fetch.next != nullptr][x.units - 1](x);
 }
 
 }  // namespace moesaic::attention_detail

@@ -1,6 +1,7 @@
 #include <immintrin.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cassert>
 #include <cmath>
 #include <cstring>
@@ -196,13 +197,35 @@ void store_int8(const PageLayout& layout, std::byte* page, std::size_t token, co
   }
 }
 
-/// A single tile streams the pages and prefetches so many bytes ahead; several tiles share a page
-/// in the nearest cache, and the last one fetches the next.
-constexpr std::size_t kInt8Ahead = 8192;
+std::atomic<std::size_t> fetch_streams{PageStreams{}.streams};
+std::atomic<std::size_t> fetch_ahead{PageStreams{}.ahead};
 
+/// Offsets of the lines of a page in the order in which `streams` streams take turns.
+const std::uint32_t* fetch_order(std::size_t lines, std::size_t streams) {
+  thread_local std::vector<std::uint32_t> order;
+  thread_local std::size_t made_for = 0;
+  if (order.size() == lines + PageFetch::kSpare && made_for == streams) return order.data();
+  order.clear();
+  const std::size_t each = lines / streams;
+  for (std::size_t i = 0; i < each; ++i)
+    for (std::size_t s = 0; s < streams; ++s)
+      order.push_back(static_cast<std::uint32_t>(64 * (s * each + i)));
+  while (order.size() < lines) order.push_back(static_cast<std::uint32_t>(64 * order.size()));
+  order.resize(lines + PageFetch::kSpare, order.back());
+  made_for = streams;
+  return order.data();
+}
+
+/// A single tile streams the pages; several tiles share a page in the nearest cache, and the last
+/// one fetches the next.
 void run_int8_pages(const Level& level, const PageRun& run) {
   const std::size_t dim = run.layout.dim;
   const bool alone = run.units <= kTileUnits;
+  const PageStreams streams = alone ? page_streams() : PageStreams{1, run.layout.bytes()};
+  PageFetch fetch;
+  fetch.lines = run.layout.bytes() / 64;
+  fetch.order = fetch_order(fetch.lines, streams.streams);
+  fetch.first = streams.streams > 1 ? fetch.lines : std::min(streams.ahead / 64, fetch.lines);
   for (std::size_t p = run.first_page; p < run.last_page; ++p) {
     const std::size_t first = p * kPageTokens;
     for (std::size_t u = 0; u < run.units; u += kTileUnits) {
@@ -212,9 +235,9 @@ void run_int8_pages(const Level& level, const PageRun& run) {
       step.page = run.pages[p];
       step.dim = dim;
       if (u + units == run.units) {
-        const bool more = p + 1 < run.known_pages;
-        step.next = run.pages[more ? p + 1 : p];
-        step.ahead = alone ? std::min(kInt8Ahead, step.bytes()) : step.bytes();
+        step.fetch = fetch;
+        step.fetch.page = run.pages[p];
+        step.fetch.next = run.pages[p + 1 < run.known_pages ? p + 1 : p];
       }
       step.units = units;
       step.q = reinterpret_cast<const std::int8_t*>(run.q) + u * int8_query_stride(dim);
@@ -230,6 +253,23 @@ void run_int8_pages(const Level& level, const PageRun& run) {
 }
 
 }  // namespace
+
+PageStreams page_streams() {
+  return {fetch_streams.load(std::memory_order_relaxed),
+          fetch_ahead.load(std::memory_order_relaxed)};
+}
+
+void set_page_streams(PageStreams streams) {
+  assert(streams.streams > 0);
+  fetch_streams.store(streams.streams, std::memory_order_relaxed);
+  fetch_ahead.store(streams.ahead, std::memory_order_relaxed);
+}
+
+void fetch_page(const PageLayout& layout, const std::byte* page) {
+  const std::size_t lines = layout.bytes() / 64;
+  const std::uint32_t* order = fetch_order(lines, page_streams().streams);
+  for (std::size_t i = 0; i < lines; ++i) __builtin_prefetch(page + order[i], 0, 3);
+}
 
 void store_kv(const PageLayout& layout, std::byte* page, std::size_t token, const float* k,
               const float* v, std::size_t head_dim) {
@@ -325,17 +365,18 @@ void prepare_int8_query(const Level& level, const PageLayout& layout, const floa
   std::fill(out + layout.dim, out + int8_query_stride(layout.dim), std::int8_t{0});
 }
 
-void merge_state(const State& into, const State& from, std::size_t unit, std::size_t dim) {
+void merge_plain(float* into, const float* from, std::size_t n, float r, float r2) {
+  for (std::size_t i = 0; i < n; ++i) into[i] = into[i] * r + from[i] * r2;
+}
+
+void merge_state(const Level& level, const State& into, const State& from, std::size_t unit,
+                 std::size_t dim) {
   float& m = into.m[unit];
   const float max = std::max(m, from.m[unit]);
   const float r = exp_portable(m - max), r2 = exp_portable(from.m[unit] - max);
   m = max;
-  float* l = into.l + unit * 16;
-  const float* l2 = from.l + unit * 16;
-  for (std::size_t i = 0; i < 16; ++i) l[i] = l[i] * r + l2[i] * r2;
-  float* o = into.o + unit * dim;
-  const float* o2 = from.o + unit * dim;
-  for (std::size_t d = 0; d < dim; ++d) o[d] = o[d] * r + o2[d] * r2;
+  level.merge(into.l + unit * 16, from.l + unit * 16, 16, r, r2);
+  level.merge(into.o + unit * dim, from.o + unit * dim, dim, r, r2);
 }
 
 void finish_unit(const State& state, std::size_t unit, std::size_t dim, std::size_t head_dim,

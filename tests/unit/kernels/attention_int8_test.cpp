@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "common/kernels/attention.hpp"
+#include "common/kernels/cpu/attention_impl.hpp"
+#include "common/kernels/page_probe.hpp"
 #include "tests/unit/kernels/attention_fixture.hpp"
 
 namespace moesaic {
@@ -58,7 +60,7 @@ TEST_P(AttentionInt8Test, GivesTheBitsOfTheScalarLevel) {
 TEST_P(AttentionInt8Test, GivesTheBitsOfTheScalarLevelAroundPagesAndSegments) {
   for (const std::size_t head_dim : {32UL, 40UL, 64UL, 80UL, 128UL})
     for (const std::size_t tokens : {63UL, 64UL, 65UL, 1023UL, 1025UL})
-      for (const std::size_t rows : {1UL, 5UL, 12UL, 33UL}) {
+      for (const std::size_t rows : {1UL, 5UL, 12UL, 33UL, 63UL}) {
         const Sequence s(shape_of(Compute::kInt, 3, 1, head_dim), tokens, 3);
         EXPECT_TRUE(same_bits(s.run(GetParam(), tokens - rows, rows),
                               s.run(Isa::kScalar, tokens - rows, rows)))
@@ -103,7 +105,8 @@ TEST_P(AttentionInt8Test, ThreeSegmentsAreNearTheReference) {
 
 TEST_P(AttentionInt8Test, ADecodeRowIsAPrefillRowHoweverTheRowsAreChunked) {
   for (const auto& [heads, dim, tokens] :
-       {std::tuple{5UL, 40UL, 200UL}, std::tuple{2UL, 32UL, 1100UL}}) {
+       {std::tuple{5UL, 40UL, 200UL}, std::tuple{2UL, 32UL, 1100UL}, std::tuple{5UL, 128UL, 150UL},
+        std::tuple{4UL, 80UL, 130UL}, std::tuple{1UL, 64UL, 300UL}}) {
     const Sequence s(shape_of(Compute::kInt, heads, 1, dim), tokens, 6);
     const auto all = s.run(GetParam(), 0, tokens);
     for (const std::size_t chunk : {1UL, 7UL, 64UL, 129UL})
@@ -210,6 +213,31 @@ TEST(AttentionInt8BatchTest, ThreadsAndBatchesDoNotChangeARow) {
     EXPECT_TRUE(same_bits(out_a, want_a)) << threads;
     EXPECT_TRUE(same_bits(out_b, want_b)) << threads;
   }
+}
+
+TEST(AttentionInt8BatchTest, StreamsDoNotChangeARow) {
+  const Sequence s(shape_of(Compute::kInt, 5, 1, 80), 2100, 11);
+  const auto want = s.run(Isa::kScalar, 2099, 1);
+  const auto before = attention_detail::page_streams();
+  for (const Isa isa : available_isas())
+    for (const attention_detail::PageStreams streams :
+         {attention_detail::PageStreams{1, 0}, attention_detail::PageStreams{1, 4096},
+          attention_detail::PageStreams{1, 1 << 20}, attention_detail::PageStreams{2, 0},
+          attention_detail::PageStreams{3, 0}, attention_detail::PageStreams{7, 0}}) {
+      attention_detail::set_page_streams(streams);
+      EXPECT_TRUE(same_bits(s.run(isa, 2099, 1), want)) << isa_name(isa) << streams.streams;
+    }
+  attention_detail::set_page_streams(before);
+}
+
+TEST(PageProbeTest, SetsWhatItChose) {
+  ThreadPool pool(1);
+  const auto before = attention_detail::page_streams();
+  const auto chosen = tune_page_streams(pool);
+  EXPECT_GT(chosen.gbs, 0.1);
+  EXPECT_EQ(attention_detail::page_streams().streams, chosen.streams);
+  EXPECT_EQ(attention_detail::page_streams().ahead, chosen.ahead);
+  attention_detail::set_page_streams(before);
 }
 
 TEST(Int8PageTest, HoldsTheBytesOfTheContract) {
