@@ -151,16 +151,35 @@ TEST_P(AttentionInt8Test, AKeyOrValueThatIsNotFiniteMakesTheRowsThatSeeItNan) {
 
 TEST_P(AttentionInt8Test, AQueryThatIsNotFiniteMakesItsHeadNan) {
   constexpr std::size_t kDim = 40, kTokens = 1030;
-  Sequence s(shape_of(Compute::kInt, 2, 1, kDim), kTokens, 10);
-  const auto clean = s.run(GetParam(), kTokens - 3, 3);
-  s.q[(kTokens - 2) * s.width() + 3] = kInf;  // the first head of the middle row
-  const auto got = s.run(GetParam(), kTokens - 3, 3);
-  for (std::size_t i = 0; i < got.size(); ++i) {
-    const bool poisoned = i >= s.width() && i < s.width() + kDim;
-    ASSERT_EQ(std::isnan(got[i]), poisoned) << i;
-    if (!poisoned) {
-      ASSERT_EQ(got[i], clean[i]) << i;
+  for (const std::size_t rows : {3UL, 31UL}) {
+    Sequence s(shape_of(Compute::kInt, 2, 1, kDim), kTokens, 10);
+    const auto clean = s.run(GetParam(), kTokens - rows, rows);
+    const std::size_t bad = rows - 2;
+    s.q[(kTokens - rows + bad) * s.width() + 3] = kInf;  // the first head of a row
+    const auto got = s.run(GetParam(), kTokens - rows, rows);
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      const bool poisoned = i >= bad * s.width() && i < bad * s.width() + kDim;
+      ASSERT_EQ(std::isnan(got[i]), poisoned) << i << " of " << rows << " rows";
+      if (!poisoned) {
+        ASSERT_EQ(got[i], clean[i]) << i << " of " << rows << " rows";
+      }
     }
+  }
+}
+
+TEST_P(AttentionInt8Test, GivesTheBitsOfTheScalarLevelWhenEveryPageHasALargerScore) {
+  constexpr std::size_t kTokens = 700;
+  for (const std::size_t dim : {32UL, 80UL, 128UL}) {
+    Sequence s(shape_of(Compute::kInt, 5, 1, dim), kTokens, 12);
+    for (std::size_t t = 0; t < kTokens; ++t) {
+      std::vector<float> k = rows_of(s.k, dim, t, 1);
+      for (float& x : k) x *= 0.01F * static_cast<float>(t);
+      s.replace(t, 0, k.data(), s.v.data() + t * dim);
+    }
+    for (const std::size_t rows : {1UL, 3UL, 4UL, 20UL, 150UL})
+      EXPECT_TRUE(same_bits(s.run(GetParam(), kTokens - rows, rows),
+                            s.run(Isa::kScalar, kTokens - rows, rows)))
+          << rows << " rows, head_dim " << dim;
   }
 }
 
