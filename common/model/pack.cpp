@@ -29,7 +29,7 @@ class Taker {
   /// Maps and reads everything taken since the last call.
   Result<void> finish(ThreadPool& pool, const PackProgress& progress) {
     if (error_) return tl::make_unexpected(std::move(*error_));
-    file_.populate(entries_, pool, warmer_, progress);
+    MOESAIC_CHECK(file_.populate(entries_, pool, warmer_, progress));
     entries_.clear();
     return {};
   }

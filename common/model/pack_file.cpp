@@ -293,8 +293,8 @@ Result<std::vector<float>> PackFile::values(const std::string& name, std::uint64
   return values;
 }
 
-void PackFile::populate(std::span<const PackEntry* const> entries, ThreadPool& pool,
-                        PackWarmer* warmer, const PackProgress& progress) const {
+Result<void> PackFile::populate(std::span<const PackEntry* const> entries, ThreadPool& pool,
+                                PackWarmer* warmer, const PackProgress& progress) const {
   // Neighbours become one range, cut into pieces.
   struct Range {
     std::uint64_t first, last;
@@ -310,20 +310,34 @@ void PackFile::populate(std::span<const PackEntry* const> entries, ThreadPool& p
       pieces.push_back({at, std::min(at + kPiece, last)});
     total += last - first;
   }
-  std::atomic<std::uint64_t> done{0};
+  constexpr auto kNone = ~std::uint64_t{0};
+  std::atomic<std::uint64_t> done{0}, bad{kNone};
   std::mutex mutex;
   pool.parallel_for(pieces.size(), [&](std::size_t i) {
     const auto [first, last] = pieces[i];
-    // An older kernel refuses; its pages come when they are touched.
-    ::madvise(data_ + first, last - first, kMadvPopulateRead);
+    // An older kernel refuses (EINVAL); its pages come when they are touched. EFAULT: touching them
+    // would end the process.
+    int why = 0;
+    do why = ::madvise(data_ + first, last - first, kMadvPopulateRead) == 0 ? 0 : errno;
+    while (why == EINTR || why == EAGAIN);
+    if (why != 0 && why != EINVAL) {
+      auto at = bad.load();
+      while (first < at && !bad.compare_exchange_weak(at, first)) {
+      }
+      return;
+    }
     done += last - first;
     if (!progress) return;
     const std::lock_guard lock(mutex);
     progress(done, total);
   });
-  if (warmer == nullptr) return;
+  if (bad != kNone)
+    return fail(Errc::kIo, path_.string() + ": cannot be read from byte " + std::to_string(bad) +
+                               " on: the disk fails, or the file has been cut");
+  if (warmer == nullptr) return {};
   for (const auto& [first, last] : pieces)
     warmer->add(shared_from_this(), data_ + first, last - first);
+  return {};
 }
 
 Result<void> PackFile::verify(const PackEntry& entry) const {

@@ -93,8 +93,9 @@ class PackFile : public std::enable_shared_from_this<PackFile> {
   /// request waits for the disk.
   /// @param entries in file order
   /// @param warmer  null, or who touches the pages afterwards
-  void populate(std::span<const PackEntry* const> entries, ThreadPool& pool, PackWarmer* warmer,
-                const PackProgress& progress) const;
+  /// @errors kIo: the disk fails, or the file has been cut since it was opened
+  [[nodiscard]] Result<void> populate(std::span<const PackEntry* const> entries, ThreadPool& pool,
+                                      PackWarmer* warmer, const PackProgress& progress) const;
   /// Compares a tensor with its SHA-256. @errors kCorrupt
   [[nodiscard]] Result<void> verify(const PackEntry& entry) const;
 

@@ -397,6 +397,21 @@ TEST_F(PackTest, NothingIsWrittenOverSomethingElse) {
   EXPECT_THAT(twice.error().what, HasSubstr("finished pack already"));
 }
 
+TEST_F(PackTest, AFileThatIsCutWhileItIsOpenIsAnErrorNotACrash) {
+  ASSERT_TRUE(write(options_of(WeightFormat::kBf16), temp_.path() / "p"));
+  const auto path = temp_.path() / "p" / "experts-text-00.pack";
+  const auto file = PackFile::open(path);
+  ASSERT_TRUE(file);
+  std::vector<const PackEntry*> entries;
+  for (const auto& entry : (*file)->entries()) entries.push_back(&entry);
+  ASSERT_TRUE((*file)->populate(entries, pool_, nullptr, {}));
+  fs::resize_file(path, fs::file_size(path) / 2);
+  const auto cut = (*file)->populate(entries, pool_, nullptr, {});
+  ASSERT_FALSE(cut);
+  EXPECT_EQ(cut.error().code, Errc::kIo);
+  EXPECT_THAT(cut.error().what, HasSubstr("experts-text-00.pack: cannot be read from byte "));
+}
+
 TEST(PackFileTest, AFullDiskLeavesNothingUnderTheFilesName) {
   // /dev/full accepts an open and refuses every write.
   test::TempDir temp;
