@@ -36,6 +36,11 @@ MemoryPlan plan_memory(const ModelConfig& config, const MemorySettings& settings
 }
 
 Result<void> check_plan(const MemoryPlan& plan, const MemorySettings& settings) {
+  const auto cache = plan.kv_blocks * plan.kv_block_bytes;
+  if (plan.weights + cache > plan.available)
+    return fail(Errc::kOverloaded, mib(plan.weights) + " of weights and a KV cache of " +
+                                       mib(cache) + " need more than the " + mib(plan.available) +
+                                       " of memory; lower kv.bytes");
   if (plan.one_context_fits()) return {};
   std::string text = "KV cache: one context of " + std::to_string(plan.context) + " tokens needs " +
                      mib(plan.kv_bytes(plan.context)) + ", " +

@@ -55,10 +55,15 @@ TEST(MemoryPlanTest, LessThanOneContextIsRefusedWithTheNumbers) {
   EXPECT_THAT(bad.error().what, HasSubstr("one context of 131072 tokens needs 3"));
   EXPECT_THAT(bad.error().what, HasSubstr("19456 MiB of memory leave beside 16384 MiB of weights"));
   EXPECT_THAT(bad.error().what, HasSubstr("lower engine.max_context"));
-  // Not even the weights.
+  // Not even the weights, or they and a cache that was asked for.
   bad = check_plan(plan_memory(config, settings, 20 * kGiB, 19 * kGiB), settings);
   ASSERT_FALSE(bad);
-  EXPECT_THAT(bad.error().what, HasSubstr(" 0 tokens fit"));
+  EXPECT_THAT(bad.error().what, HasSubstr("20480 MiB of weights and a KV cache of 0 MiB need more "
+                                          "than the 19456 MiB of memory"));
+  settings.kv_bytes = 8 * kGiB;
+  bad = check_plan(plan_memory(config, settings, 16 * kGiB, 19 * kGiB), settings);
+  ASSERT_FALSE(bad);
+  EXPECT_THAT(bad.error().what, HasSubstr("; lower kv.bytes"));
   settings.kv_bytes = kGiB;
   bad = check_plan(plan_memory(config, settings, kGiB, 100 * kGiB), settings);
   ASSERT_FALSE(bad);
