@@ -26,17 +26,17 @@ void pause_cpu() {
 #endif
 }
 
-/// Waits until `value` differs from `old`: first spinning (if allowed), then asleep.
+/// Waits until `value` differs from `old`: first spinning (while that is allowed), then asleep.
 std::uint32_t wait_for_change(const std::atomic<std::uint32_t>& value, std::uint32_t old,
-                              bool spin) {
-  if (spin) {
+                              const std::atomic<bool>& spin) {
+  if (spin.load(std::memory_order_relaxed)) {
     const auto until = Clock::now() + kSpin;
     do {
       for (int i = 0; i < 64; ++i) {
         if (const auto now = value.load(std::memory_order_acquire); now != old) return now;
         pause_cpu();
       }
-    } while (Clock::now() < until);
+    } while (spin.load(std::memory_order_relaxed) && Clock::now() < until);
   }
   for (;;) {
     if (const auto now = value.load(std::memory_order_acquire); now != old) return now;
@@ -100,12 +100,14 @@ struct ThreadPool::State {
   bool stop = false;
 
   alignas(64) std::atomic<std::uint32_t> epoch{0};
+  std::atomic<bool> spin{false};  // beside the epoch, which who spins looks at
   alignas(64) std::atomic<std::size_t> next{0};
   alignas(64) std::atomic<std::uint32_t> working{0};  // workers that have not finished this epoch
 
-  bool spin = false;
-  std::mutex turn;  // held by the thread whose call runs
-  Company company;  // of that thread
+  bool own_cores = false;         // a core for every worker
+  std::atomic<bool> lent{false};  // to processes that work for the caller
+  std::mutex turn;                // held by the thread whose call runs
+  Company company;                // of that thread
   std::vector<std::thread> threads;
 
   void take_tasks() {
@@ -130,7 +132,7 @@ struct ThreadPool::State {
 ThreadPool::ThreadPool(unsigned threads) : state_(std::make_unique<State>()) {
   const unsigned cpus = usable_cpus();
   if (threads == 0) threads = cpus;
-  state_->spin = threads <= cpus && threads > 1;
+  state_->own_cores = threads <= cpus && threads > 1;
   for (unsigned i = 1; i < threads; ++i)
     state_->threads.emplace_back([s = state_.get()] { s->work(); });
 }
@@ -140,6 +142,13 @@ ThreadPool::~ThreadPool() {
   state_->epoch.fetch_add(1, std::memory_order_release);
   state_->epoch.notify_all();
   for (auto& t : state_->threads) t.join();
+}
+
+void ThreadPool::rest() { state_->spin.store(false, std::memory_order_relaxed); }
+
+void ThreadPool::set_lent(bool lent) {
+  state_->lent = lent;
+  if (lent) rest();
 }
 
 unsigned ThreadPool::size() const { return static_cast<unsigned>(state_->threads.size()) + 1; }
@@ -154,7 +163,9 @@ void ThreadPool::run(std::size_t tasks, void (*call)(void*, std::size_t), void* 
   if (tasks == 1 || s.threads.empty()) return alone();
   const std::lock_guard lock(s.turn);
   const auto begun = Clock::now();
+  const bool lent = s.lent;
   if (!everybody && !s.company.wanted(begun)) return alone();
+  s.spin.store(s.own_cores && !lent, std::memory_order_relaxed);
   s.call = call;
   s.context = context;
   s.tasks = tasks;
@@ -167,7 +178,8 @@ void ThreadPool::run(std::size_t tasks, void (*call)(void*, std::size_t), void* 
   if (left == 0) return;
   const auto idle = Clock::now();
   while (left != 0) left = wait_for_change(s.working, left, s.spin);
-  s.company.told(begun, idle, Clock::now());
+  // Who took a core while it was lent works for us.
+  if (!lent) s.company.told(begun, idle, Clock::now());
 }
 
 }  // namespace moesaic

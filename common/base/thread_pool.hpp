@@ -23,6 +23,22 @@ class ThreadPool {
 
   unsigned size() const;
 
+  /// No call comes soon: workers that spin go to sleep. By the thread that calls.
+  void rest();
+  /// While this lives, processes that work for the caller may want the cores: workers do not spin,
+  /// and one that has lost its core is not taken as a sign of a stranger. One at a time, made and
+  /// destroyed by the thread that calls.
+  class Loan {
+   public:
+    explicit Loan(ThreadPool& pool) : pool_(pool) { pool_.set_lent(true); }
+    ~Loan() { pool_.set_lent(false); }
+    Loan(const Loan&) = delete;
+    Loan& operator=(const Loan&) = delete;
+
+   private:
+    ThreadPool& pool_;
+  };
+
   /// Runs fn(task) once for each task in [0, tasks), in any order, on any worker; returns when all
   /// are done. No allocation. Which worker runs a task must not change its result.
   template <class F>
@@ -51,6 +67,7 @@ class ThreadPool {
         tasks, [](void* f, std::size_t task) { (*static_cast<Fn*>(f))(task); },
         const_cast<void*>(static_cast<const void*>(std::addressof(fn))), everybody);
   }
+  void set_lent(bool lent);
   void run(std::size_t tasks, void (*call)(void*, std::size_t), void* context, bool everybody);
 
   struct State;

@@ -69,7 +69,9 @@ const RemoteRouter::Router* RemoteRouter::alive(transport::PeerId but) const {
 
 void RemoteRouter::begin_step() {
   for (auto& slot : slots_) forget(slot);
+  loan_.reset();
   refresh();
+  neighbours_ = has_neighbours(*topology_);
 }
 
 /// @pre no layer is under way
@@ -109,6 +111,7 @@ Result<void> RemoteRouter::submit(const MoeStep& step, std::size_t slot) {
   slots_[slot] = {};
   slots_[slot].step = step;
   ask(slots_[slot]);
+  if (neighbours_ && !loan_) loan_.emplace(pool_);
   return {};
 }
 
@@ -220,6 +223,12 @@ bool RemoteRouter::stuck(const Slot& slot) const {
 }
 
 Result<void> RemoteRouter::gather(float* out, std::size_t index) {
+  auto done = wait_for(out, index);
+  loan_.reset();
+  return done;
+}
+
+Result<void> RemoteRouter::wait_for(float* out, std::size_t index) {
   auto& slot = slots_[index];
   const auto& context = slot.step.context;
   for (;;) {

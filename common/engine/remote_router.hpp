@@ -64,6 +64,7 @@ class RemoteRouter final : public ExpertBackend {
   void use(const Topology& topology);
   void refresh();
   const Router* alive(transport::PeerId but = 0) const;
+  Result<void> wait_for(float* out, std::size_t index);
   void ask(Slot& slot, transport::PeerId but = 0);
   void wait(Slot& slot, const std::string& failure);
   void receive(Clock::time_point until);
@@ -87,6 +88,8 @@ class RemoteRouter final : public ExpertBackend {
   Clock::time_point connected_by_{};  ///< until then routers are waited for
   TopologySource::Subscription subscription_;
   std::array<Slot, 2> slots_;
+  bool neighbours_ = false;               ///< shards on this machine
+  std::optional<ThreadPool::Loan> loan_;  ///< while they compute
   TapSink* taps_ = nullptr;
   std::atomic<bool> interrupted_ = false;
 };

@@ -18,19 +18,29 @@ RoutedExperts::~RoutedExperts() { source_->unsubscribe(subscription_); }
 void RoutedExperts::begin_step() {
   fan_out_.abandon_all();
   slots_.fill(std::nullopt);
+  loan_.reset();
   fan_out_.refresh();
+  neighbours_ = has_neighbours(*source_->latest());
 }
 
 Result<void> RoutedExperts::submit(const MoeStep& step, std::size_t slot) {
   FanOutJob job{step, {}};
   dispatch_.choose(step, pool_, job.choices);
   slots_[slot] = fan_out_.start(std::move(job));
+  if (neighbours_ && !loan_) loan_.emplace(pool_);
   return {};
 }
 
 Result<void> RoutedExperts::gather(float* out, std::size_t slot) {
   const auto job = *slots_[slot];
   slots_[slot].reset();
+  const auto waited = wait_for(job);
+  loan_.reset();
+  MOESAIC_CHECK(waited);
+  return fan_out_.finish(job, out, pool_);
+}
+
+Result<void> RoutedExperts::wait_for(ShardFanOut::JobId job) {
   while (!fan_out_.ready(job)) {
     if (interrupted_ && fan_out_.stuck(job)) {
       fan_out_.abandon(job);
@@ -40,7 +50,7 @@ Result<void> RoutedExperts::gather(float* out, std::size_t slot) {
       fan_out_.handle(std::move(*event));
     fan_out_.tick(ShardFanOut::Clock::now());
   }
-  return fan_out_.finish(job, out, pool_);
+  return {};
 }
 
 void RoutedExperts::interrupt() {

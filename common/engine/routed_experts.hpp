@@ -33,6 +33,8 @@ class RoutedExperts final : public ExpertBackend {
   bool idle() override;
 
  private:
+  Result<void> wait_for(ShardFanOut::JobId job);
+
   Dispatch dispatch_;
   std::shared_ptr<TopologySource> source_;
   std::unique_ptr<transport::Endpoint> endpoint_;
@@ -40,6 +42,8 @@ class RoutedExperts final : public ExpertBackend {
   ShardFanOut fan_out_;
   TopologySource::Subscription subscription_;
   std::array<std::optional<ShardFanOut::JobId>, 2> slots_;
+  bool neighbours_ = false;               ///< shards on this machine
+  std::optional<ThreadPool::Loan> loan_;  ///< while they compute
   std::atomic<bool> interrupted_ = false;
 };
 

@@ -1,6 +1,17 @@
 #include "common/engine/topology.hpp"
 
+#include <algorithm>
+
 namespace moesaic {
+
+bool has_neighbours(const Topology& topology) {
+  using Scheme = transport::Address::Scheme;
+  return std::any_of(topology.shard_addresses.begin(), topology.shard_addresses.end(),
+                     [](const auto& addresses) {
+                       return !addresses.empty() && (addresses.front().scheme == Scheme::kShm ||
+                                                     addresses.front().scheme == Scheme::kIpc);
+                     });
+}
 
 TopologyPtr TopologySource::latest() const {
   const std::lock_guard lock(mutex_);

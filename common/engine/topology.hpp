@@ -24,6 +24,9 @@ struct Topology {
 };
 using TopologyPtr = std::shared_ptr<const Topology>;
 
+/// True if some shard is reached by memory or a socket of this machine, so shares its cores.
+bool has_neighbours(const Topology& topology);
+
 /// What a dispatcher says of itself.
 struct Reach {
   std::uint64_t adopted = 0;            ///< no question of an older version is open

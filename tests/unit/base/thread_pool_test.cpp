@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <ctime>
 #include <mutex>
 #include <set>
 #include <thread>
@@ -44,6 +46,62 @@ TEST(ThreadPoolTest, IdlePoolUsesNoCpu) {
   const auto us = [](const timeval& t) { return t.tv_sec * 1000000L + t.tv_usec; };
   EXPECT_LT(us(after.ru_utime) - us(before.ru_utime) + us(after.ru_stime) - us(before.ru_stime),
             10000);
+}
+
+/// CPU time of the threads of this process but this one.
+std::chrono::nanoseconds others_time() {
+  const auto read = [](clockid_t clock) {
+    timespec t{};
+    ::clock_gettime(clock, &t);
+    return std::chrono::seconds(t.tv_sec) + std::chrono::nanoseconds(t.tv_nsec);
+  };
+  return read(CLOCK_PROCESS_CPUTIME_ID) - read(CLOCK_THREAD_CPUTIME_ID);
+}
+
+TEST(ThreadPoolTest, WorkersDoNotSpinOnceTheyMayRestNorWhileCoresAreLent) {
+  if (usable_cpus() < 2) GTEST_SKIP() << "nobody spins on one core";
+  ThreadPool pool(2);
+  // A short call every 200 us: a worker that spins does so for 50 us after each.
+  const auto spent = [&](bool rest) {
+    const auto begun = others_time();
+    for (int i = 0; i < 100; ++i) {
+      pool.parallel_for(2, [](std::size_t) {});
+      if (rest) pool.rest();
+      std::this_thread::sleep_for(std::chrono::microseconds(200));
+    }
+    return others_time() - begun;
+  };
+  // On a busy machine the pool leaves its worker alone now and then.
+  auto spinning = spent(false), resting = spent(true);
+  for (int i = 0; i < 10; ++i) {
+    spinning = std::max(spinning, spent(false));
+    resting = std::min(resting, spent(true));
+  }
+  EXPECT_LT(resting, spinning);
+  const ThreadPool::Loan loan(pool);
+  auto lent = spent(false);
+  for (int i = 0; i < 10; ++i) lent = std::min(lent, spent(false));
+  EXPECT_LT(lent, spinning);
+}
+
+TEST(ThreadPoolTest, WhoTakesALentCoreIsNoStranger) {
+  ThreadPool pool(2);
+  const auto caller = std::this_thread::get_id();
+  // As below, but the cores are lent: the worker is asked again and again.
+  const ThreadPool::Loan loan(pool);
+  for (int call = 0; call < 20; ++call) {
+    std::atomic<bool> taken{false};
+    pool.parallel_for(2, [&](std::size_t) {
+      if (std::this_thread::get_id() == caller) {
+        for (int i = 0; i < 4000 && !taken; ++i)
+          std::this_thread::sleep_for(std::chrono::microseconds(50));
+        return;
+      }
+      taken = true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    });
+    EXPECT_TRUE(taken) << "left out at call " << call;
+  }
 }
 
 TEST(ThreadPoolTest, EveryWorkerIsReachedOnce) {
