@@ -229,7 +229,7 @@ CcqLanes CcqEncoder::encode(const LaneArray& x, const InputFactor& inputs) const
     const std::size_t base = g * kGroup;
     // What the errors so far add to each column of the group.
     LaneArray carried(kGroup);
-    kernels_.accumulate(carried[0], inputs.row(0) + base, inputs.padded(), errors[0], base);
+    kernels_.accumulate(carried[0], inputs.at(0, base), InputFactor::kStride, errors[0], base);
 
     // The candidates as R sees them: a word's cost is a plain distance then.
     LaneArray seen(kGroup + 3);
@@ -239,7 +239,7 @@ CcqLanes CcqEncoder::encode(const LaneArray& x, const InputFactor& inputs) const
         for (std::size_t i = 0; i < kLanes; ++i) {
           float y = carried[first + k][i];
           for (std::size_t j = 0; j <= k; ++j)
-            y += inputs.row(base + first + j)[base + first + k] * x[base + first + j][i];
+            y += *inputs.at(base + first + j, base + first + k) * x[base + first + j][i];
           seen[first + k][i] = y;
         }
     };
@@ -253,7 +253,7 @@ CcqLanes CcqEncoder::encode(const LaneArray& x, const InputFactor& inputs) const
         for (std::size_t k = 0; k < book->weights; ++k) {
           float sum = 0;
           for (std::size_t j = 0; j <= k; ++j)
-            sum += inputs.row(first + j)[first + k] * book->values[4 * b + j];
+            sum += *inputs.at(first + j, first + k) * book->values[4 * b + j];
           turned[w].values[4 * b + k] = sum;
         }
       turned[w].set_norms();
@@ -306,7 +306,7 @@ CcqLanes CcqEncoder::encode(const LaneArray& x, const InputFactor& inputs) const
           out.error[i] += double{miss} * double{miss};
         }
       }
-      kernels_.accumulate(carried[0], inputs.row(base + first) + base, inputs.padded(),
+      kernels_.accumulate(carried[0], inputs.at(base + first, base), InputFactor::kStride,
                           errors[base + first], book.weights);
     }
   }

@@ -2,11 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 namespace moesaic {
 namespace {
 
-constexpr std::size_t kBlock = 64;
+constexpr std::size_t kBlock = InputFactor::kStride;
 constexpr std::size_t kMultGroup = 16;
 
 void set_inverse(const float* step, float* inverse) {
@@ -14,25 +15,6 @@ void set_inverse(const float* step, float* inverse) {
 }
 
 }  // namespace
-
-LaneArray feedback_w8r(const LaneArray& x, std::size_t padded,
-                       const std::array<float, kLanes>& scale, const InputFactor& inputs,
-                       const LaneKernels& kernels) {
-  LaneArray codes(padded);
-  LaneArray errors(padded);
-  LaneArray step(1);
-  LaneArray inverse(1);
-  std::copy(scale.begin(), scale.end(), step[0]);
-  set_inverse(step[0], inverse[0]);
-  for (std::size_t k = 0; k < padded; k += kBlock) {
-    LaneArray carried(kBlock);
-    kernels.accumulate(carried[0], inputs.row(0) + k, inputs.padded(), errors[0], k);
-    kernels.sweep(x[k], carried[0], inputs.row(k) + k, inputs.padded(),
-                  inputs.inverse_diagonal() + k, kBlock, kBlock, step[0], inverse[0], -127, 127,
-                  codes[k], errors[k]);
-  }
-  return codes;
-}
 
 W4rLanes search_w4r(const LaneArray& x, std::size_t padded, const LaneKernels& kernels) {
   constexpr int kScales = 6;
@@ -81,31 +63,54 @@ W4rLanes search_w4r(const LaneArray& x, std::size_t padded, const LaneKernels& k
   return best;
 }
 
-void feedback_w4r(const LaneArray& x, std::size_t padded, const InputFactor& inputs,
-                  const LaneKernels& kernels, W4rLanes& out) {
-  LaneArray errors(padded);
+void feedback_w8r(std::span<const LaneArray* const> x, std::size_t padded,
+                  const InputFactor& inputs, const LaneKernels& kernels, std::span<W8rLanes> out) {
+  std::vector<LaneArray> errors;
+  for (auto& lanes : out) {
+    lanes.codes = LaneArray(padded);
+    errors.emplace_back(padded);
+  }
+  LaneArray step(1);
+  LaneArray inverse(1);
+  for (std::size_t k = 0; k < padded; k += kBlock)
+    for (std::size_t r = 0; r < out.size(); ++r) {
+      LaneArray carried(kBlock);
+      kernels.accumulate(carried[0], inputs.at(0, k), InputFactor::kStride, errors[r][0], k);
+      std::copy(out[r].scale.begin(), out[r].scale.end(), step[0]);
+      set_inverse(step[0], inverse[0]);
+      kernels.sweep((*x[r])[k], carried[0], inputs.at(k, k), InputFactor::kStride,
+                    inputs.inverse_diagonal() + k, kBlock, kBlock, step[0], inverse[0], -127, 127,
+                    out[r].codes[k], errors[r][k]);
+    }
+}
+
+void feedback_w4r(std::span<const LaneArray* const> x, std::size_t padded,
+                  const InputFactor& inputs, const LaneKernels& kernels, std::span<W4rLanes> out) {
+  std::vector<LaneArray> errors;
+  for (std::size_t r = 0; r < out.size(); ++r) errors.emplace_back(padded);
   LaneArray row(1);
   LaneArray step(1);
   LaneArray inverse(1);
-  std::copy(out.scale.begin(), out.scale.end(), row[0]);
   LaneArray unused(1);
-  for (std::size_t k0 = 0; k0 < padded; k0 += kBlock) {
-    LaneArray carried(kBlock);
-    kernels.accumulate(carried[0], inputs.row(0) + k0, inputs.padded(), errors[0], k0);
-    for (std::size_t g = 0; g < kBlock; g += kMultGroup) {
-      const std::size_t k = k0 + g;
-      float weight[kMultGroup];
-      for (std::size_t i = 0; i < kMultGroup; ++i) weight[i] = inputs.row(k + i)[k + i];
-      float* mult = out.mults[k / kMultGroup];
-      kernels.best_mult(x[k], carried[g], inputs.inverse_diagonal() + k, weight, row[0], mult,
-                        unused[0]);
-      for (std::size_t i = 0; i < kLanes; ++i) step[0][i] = row[0][i] * mult[i];
-      set_inverse(step[0], inverse[0]);
-      kernels.sweep(x[k], carried[g], inputs.row(k) + k, inputs.padded(),
-                    inputs.inverse_diagonal() + k, kMultGroup, kBlock - g, step[0], inverse[0], -8,
-                    7, out.codes[k], errors[k]);
+  for (std::size_t k0 = 0; k0 < padded; k0 += kBlock)
+    for (std::size_t r = 0; r < out.size(); ++r) {
+      LaneArray carried(kBlock);
+      kernels.accumulate(carried[0], inputs.at(0, k0), InputFactor::kStride, errors[r][0], k0);
+      std::copy(out[r].scale.begin(), out[r].scale.end(), row[0]);
+      for (std::size_t g = 0; g < kBlock; g += kMultGroup) {
+        const std::size_t k = k0 + g;
+        float weight[kMultGroup];
+        for (std::size_t i = 0; i < kMultGroup; ++i) weight[i] = *inputs.at(k + i, k + i);
+        float* mult = out[r].mults[k / kMultGroup];
+        kernels.best_mult((*x[r])[k], carried[g], inputs.inverse_diagonal() + k, weight, row[0],
+                          mult, unused[0]);
+        for (std::size_t i = 0; i < kLanes; ++i) step[0][i] = row[0][i] * mult[i];
+        set_inverse(step[0], inverse[0]);
+        kernels.sweep((*x[r])[k], carried[g], inputs.at(k, k), InputFactor::kStride,
+                      inputs.inverse_diagonal() + k, kMultGroup, kBlock - g, step[0], inverse[0],
+                      -8, 7, out[r].codes[k], errors[r][k]);
+      }
     }
-  }
 }
 
 }  // namespace moesaic

@@ -16,6 +16,9 @@ namespace {
 
 constexpr std::size_t kBlock = 64;
 constexpr std::size_t kTile = 4;
+/// Elements below this are zeros: beside a diagonal of sqrt(damping) they change nothing, and sums
+/// with denormals are slow.
+constexpr double kLeast = 0x1p-60;
 
 // NOLINTNEXTLINE(modernize-use-using): the attribute belongs to the type
 typedef double Eight __attribute__((vector_size(64), aligned(8), may_alias));
@@ -151,14 +154,21 @@ Result<std::shared_ptr<const InputFactor>> InputFactor::make(const InputStatisti
   std::shared_ptr<InputFactor> made(new InputFactor);
   made->cols_ = cols;
   made->padded_ = (cols + 127) / 128 * 128;
-  made->r_ = AlignedBuffer(made->padded_ * made->padded_ * sizeof(float));
+  const std::size_t blocks = made->padded_ / kStride;
+  made->r_ = AlignedBuffer(blocks * (blocks + 1) / 2 * kStride * kStride * sizeof(float));
   made->inverse_.resize(made->padded_);
-  for (std::size_t j = 0; j < cols; ++j) {
-    float* row = made->r_.as<float>().data() + j * made->padded_;
-    for (std::size_t k = j; k < cols; ++k)
-      row[k] = static_cast<float>(a[(cols - 1 - j) * n + cols - 1 - k]);
-    made->inverse_[j] = 1 / row[j];
-  }
+  float* const r = made->r_.as<float>().data();
+  for_each_task(pool, blocks, [&](std::size_t block) {
+    const std::size_t first = block * kStride;
+    for (std::size_t j = 0; j < std::min(first + kStride, cols); ++j) {
+      float* const row = r + place(j, first);
+      for (std::size_t k = std::max(first, j); k < std::min(first + kStride, cols); ++k)
+        if (const double element = a[(cols - 1 - j) * n + cols - 1 - k];
+            std::fabs(element) >= kLeast)
+          row[k - first] = static_cast<float>(element);
+      if (j >= first) made->inverse_[j] = 1 / row[j - first];
+    }
+  });
   return std::shared_ptr<const InputFactor>(std::move(made));
 }
 

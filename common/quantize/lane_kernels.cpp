@@ -124,18 +124,23 @@ struct Bodies {
   MOESAIC_BODY static void accumulate(float* c, const float* r, std::size_t stride, const float* e,
                                       std::size_t rows) {
     constexpr std::size_t kTile = 8;
-    for (std::size_t k = 0; k < 64; k += kTile) {
-      Lanes sum[kTile];
+    // So many rows of R and e stay in L1 while all columns pass.
+    constexpr std::size_t kRows = 64;
+    for (std::size_t first = 0; first < rows; first += kRows) {
+      const std::size_t last = rows - first < kRows ? rows : first + kRows;
+      for (std::size_t k = 0; k < 64; k += kTile) {
+        Lanes sum[kTile];
 #pragma GCC unroll 8
-      for (std::size_t i = 0; i < kTile; ++i) sum[i] = lanes(c + (k + i) * kLanes);
-      for (std::size_t j = 0; j < rows; ++j) {
-        const Lanes error = lanes(e + j * kLanes);
-        const float* factor = r + j * stride + k;
+        for (std::size_t i = 0; i < kTile; ++i) sum[i] = lanes(c + (k + i) * kLanes);
+        for (std::size_t j = first; j < last; ++j) {
+          const Lanes error = lanes(e + j * kLanes);
+          const float* factor = r + j * stride + k;
 #pragma GCC unroll 8
-        for (std::size_t i = 0; i < kTile; ++i) sum[i] += error * factor[i];
+          for (std::size_t i = 0; i < kTile; ++i) sum[i] += error * factor[i];
+        }
+#pragma GCC unroll 8
+        for (std::size_t i = 0; i < kTile; ++i) lanes(c + (k + i) * kLanes) = sum[i];
       }
-#pragma GCC unroll 8
-      for (std::size_t i = 0; i < kTile; ++i) lanes(c + (k + i) * kLanes) = sum[i];
     }
   }
 

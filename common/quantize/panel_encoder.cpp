@@ -71,16 +71,18 @@ PanelEncoder::PanelEncoder(const PanelRows& rows, const QuantSpec& spec, const P
 std::optional<BadRow> PanelEncoder::encode(std::size_t panel, std::byte* out) const {
   const bool by_row = shape_.format == WeightFormat::kW8r || spec_.method == QuantMethod::kAbsmax;
   if (by_row && !is_ccq(shape_.format) && inputs_ == nullptr) return encode_rows(panel, out);
-  PanelRows::HalfPanel half;
+  std::array<PanelRows::HalfPanel, 2> halves;
   for (std::size_t h = 0; h < 2; ++h) {
     std::size_t bad = 0;
-    auto error = rows_.read_half(panel, h, shape_.padded_cols(), half, bad);
+    auto error = rows_.read_half(panel, h, shape_.padded_cols(), halves[h], bad);
     if (error) return BadRow{bad, std::move(*error)};
-    if (is_ccq(shape_.format))
-      encode_ccq(half, h, out);
-    else
-      encode_half(half, h, out);
   }
+  if (shape_.format == WeightFormat::kW8r)
+    encode_panel_w8r(halves, out);
+  else if (shape_.format == WeightFormat::kW4r)
+    encode_panel_w4r(halves, out);
+  else
+    for (std::size_t h = 0; h < 2; ++h) encode_ccq(halves[h], h, out);
   return std::nullopt;
 }
 
@@ -109,45 +111,47 @@ std::optional<BadRow> PanelEncoder::encode_rows(std::size_t panel, std::byte* ou
   return std::nullopt;
 }
 
-void PanelEncoder::encode_half(const PanelRows::HalfPanel& rows, std::size_t half,
-                               std::byte* out) const {
+void PanelEncoder::encode_panel_w8r(const std::array<PanelRows::HalfPanel, 2>& rows,
+                                    std::byte* out) const {
   const std::size_t padded = shape_.padded_cols();
-  const bool w8 = shape_.format == WeightFormat::kW8r;
-  const LaneKernels& kernels = lane_kernels_for(spec_.isa);
   std::vector<float> x(padded);
+  std::vector<std::int8_t> integers(padded);
+  std::array<W8rLanes, 2> halves;
+  for (std::size_t h = 0; h < 2; ++h)
+    for (std::size_t i = 0; i < kLanes; ++i) {
+      for (std::size_t k = 0; k < padded; ++k) x[k] = rows[h].x[k][i];
+      encode_w8r(x.data(), padded, halves[h].scale[i], integers.data());
+    }
+  feedback_w8r(std::array{&rows[0].x, &rows[1].x}, padded, *inputs_, lane_kernels_for(spec_.isa),
+               halves);
+  for (std::size_t h = 0; h < 2; ++h)
+    for (std::size_t i = 0; i < kLanes; ++i) {
+      for (std::size_t k = 0; k < padded; ++k)
+        integers[k] = static_cast<std::int8_t>(halves[h].codes[k][i]);
+      store_w8r(integers.data(), times_power(halves[h].scale[i], rows[h].exponent[i]), padded,
+                h * kLanes + i, out);
+    }
+}
+
+void PanelEncoder::encode_panel_w4r(const std::array<PanelRows::HalfPanel, 2>& rows,
+                                    std::byte* out) const {
+  const std::size_t padded = shape_.padded_cols();
+  const LaneKernels& kernels = lane_kernels_for(spec_.isa);
+  std::array halves{search_w4r(rows[0].x, padded, kernels), search_w4r(rows[1].x, padded, kernels)};
+  if (inputs_ != nullptr)
+    feedback_w4r(std::array{&rows[0].x, &rows[1].x}, padded, *inputs_, kernels, halves);
   std::vector<std::uint8_t> codes(padded);
   std::vector<std::uint8_t> mults(padded / 16);
   W4rRow row{0, codes.data(), mults.data()};
-  auto* const integers = reinterpret_cast<std::int8_t*>(codes.data());
-  W4rLanes lanes;
-  if (w8) {
+  for (std::size_t h = 0; h < 2; ++h)
     for (std::size_t i = 0; i < kLanes; ++i) {
-      for (std::size_t k = 0; k < padded; ++k) x[k] = rows.x[k][i];
-      encode_w8r(x.data(), padded, lanes.scale[i], integers);
+      row.scale = times_power(halves[h].scale[i], rows[h].exponent[i]);
+      for (std::size_t k = 0; k < padded; ++k)
+        codes[k] = static_cast<std::uint8_t>(static_cast<int>(halves[h].codes[k][i]) + 8);
+      for (std::size_t g = 0; g < padded / 16; ++g)
+        mults[g] = static_cast<std::uint8_t>(halves[h].mults[g][i]);
+      store_w4r(row, padded, h * kLanes + i, out);
     }
-    lanes.codes = feedback_w8r(rows.x, padded, lanes.scale, *inputs_, kernels);
-  } else {
-    lanes = search_w4r(rows.x, padded, kernels);
-    if (inputs_ != nullptr) feedback_w4r(rows.x, padded, *inputs_, kernels, lanes);
-  }
-  for (std::size_t i = 0; i < kLanes; ++i) {
-    const float stored = times_power(lanes.scale[i], rows.exponent[i]);
-    for (std::size_t k = 0; k < padded; ++k) {
-      const int q = static_cast<int>(lanes.codes[k][i]);
-      if (w8)
-        integers[k] = static_cast<std::int8_t>(q);
-      else
-        codes[k] = static_cast<std::uint8_t>(q + 8);
-    }
-    if (w8) {
-      store_w8r(integers, stored, padded, half * kLanes + i, out);
-      continue;
-    }
-    row.scale = stored;
-    for (std::size_t g = 0; g < padded / 16; ++g)
-      mults[g] = static_cast<std::uint8_t>(lanes.mults[g][i]);
-    store_w4r(row, padded, half * kLanes + i, out);
-  }
 }
 
 void PanelEncoder::encode_ccq(const PanelRows::HalfPanel& rows, std::size_t half,

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <memory>
 #include <optional>
@@ -31,7 +32,8 @@ class PanelEncoder {
 
  private:
   std::optional<BadRow> encode_rows(std::size_t panel, std::byte* out) const;
-  void encode_half(const PanelRows::HalfPanel& rows, std::size_t half, std::byte* out) const;
+  void encode_panel_w8r(const std::array<PanelRows::HalfPanel, 2>& rows, std::byte* out) const;
+  void encode_panel_w4r(const std::array<PanelRows::HalfPanel, 2>& rows, std::byte* out) const;
   void encode_ccq(const PanelRows::HalfPanel& rows, std::size_t half, std::byte* out) const;
 
   const PanelRows& rows_;
