@@ -19,11 +19,16 @@ ProgressLine::~ProgressLine() {
 
 void ProgressLine::operator()(std::uint64_t bytes, const std::string& what) {
   const auto now = std::chrono::steady_clock::now();
+  if (!told_) {
+    told_ = true;
+    before_ = bytes;
+    start_ = now;
+  }
   if (!terminal_ || now - last_ < std::chrono::milliseconds(200)) return;
   last_ = now;
   shown_ = true;
   const double seconds = std::chrono::duration<double>(now - start_).count();
-  const double rate = static_cast<double>(bytes) / seconds;
+  const double rate = static_cast<double>(bytes - before_) / seconds;
   std::fprintf(stderr, "\r\x1b[K%s %s  %.1f GB, %.2f GB/s", verb_.c_str(), what.c_str(),
                static_cast<double>(bytes) * 1e-9, rate * 1e-9);
   if (total_ > bytes && rate > 0)

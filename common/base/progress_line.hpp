@@ -23,7 +23,8 @@ class ProgressLine {
   std::string verb_;
   std::uint64_t total_;
   bool terminal_;
-  bool shown_ = false;
+  bool shown_ = false, told_ = false;
+  std::uint64_t before_ = 0;  ///< bytes at the first call: they took no time that was seen
   std::chrono::steady_clock::time_point start_, last_;
 };
 

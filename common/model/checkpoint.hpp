@@ -21,6 +21,9 @@ class Checkpoint final : public WeightSource {
   [[nodiscard]] Result<MatrixRef> get(const WeightId& id) const override;
   std::optional<WeightFormat> packed_format(const WeightId& id) const override;
   [[nodiscard]] Result<PackedMatrix> packed(const WeightId& id) const override;
+  void drop_pages() const override {
+    for (const auto& file : files_.files) file->drop_pages();
+  }
 
   const TensorLayout& layout() const { return layout_; }
   const CheckpointFiles& files() const { return files_; }

@@ -71,7 +71,7 @@ class Pack {
   mutable PackWarmer warmer_;
 };
 
-/// Gives what a matrix is fed; null: unknown. Called by one thread at a time.
+/// Gives what a matrix is fed; null: unknown. Called by one thread at a time, layer after layer.
 using StatisticsSource =
     std::function<Result<std::shared_ptr<const InputStatistics>>(const WeightId& id)>;
 
@@ -84,11 +84,18 @@ struct PackOptions {
   std::string calibration;          ///< names the data behind `statistics`
   std::string source;               ///< names the source in the manifest, e.g. its fingerprint
   std::filesystem::path copy_from;  ///< directory of tokenizer and the like; empty: none
+  /// kCalibrated: told when a decoder layer is on disk, with all its experts.
+  std::function<void(std::uint32_t layer)> layer_done;
 };
 
-/// Encodes a model into a pack, one expert group or layer in memory at a time. What was interrupted
-/// goes on with the files that were finished, if source and options are the same, and gives the
-/// same bytes.
+/// Bytes of the matrices that a policy makes of a model: what the progress of `write_pack` goes to.
+std::uint64_t matrix_bytes(const ModelConfig& config, const PackPolicy& policy);
+
+/// Encodes a model into a pack, one expert group or layer in memory at a time: file after file, or,
+/// for kCalibrated, layer after layer, all files growing. What was interrupted goes on with the
+/// files or layers that were finished, if source and options are the same, and gives the same
+/// bytes.
+/// @param progress bytes so far, those of an interrupted call included
 /// @param dir empty, absent, or what an interrupted call with the same options left
 /// @errors kIo, kInvalidArgument (a directory with something else; a weight that is not finite)
 [[nodiscard]] Result<void> write_pack(const ModelConfig& config, std::string_view config_json,

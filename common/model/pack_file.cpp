@@ -117,13 +117,14 @@ PackFileWriter::PackFileWriter(PackFileWriter&& other) noexcept
     : path_(std::move(other.path_)),
       beside_(std::move(other.beside_)),
       fd_(std::exchange(other.fd_, -1)),
+      keep_(other.keep_),
       at_(other.at_),
       entries_(std::move(other.entries_)) {}
 
 PackFileWriter::~PackFileWriter() {
   if (fd_ < 0) return;
   ::close(fd_);
-  ::unlink(beside_.c_str());
+  if (!keep_) ::unlink(beside_.c_str());
 }
 
 Result<PackFileWriter> PackFileWriter::create(const std::filesystem::path& path) {
@@ -133,6 +134,45 @@ Result<PackFileWriter> PackFileWriter::create(const std::filesystem::path& path)
   PackFileWriter writer(path, fd);
   if (::lseek(fd, kPackAlign, SEEK_SET) < 0) return fail(Errc::kIo, beside + ": " + system_error());
   return writer;
+}
+
+Result<PackFileWriter> PackFileWriter::resume(const std::filesystem::path& path,
+                                              std::string_view state) try {
+  const auto parsed = json::parse(state).as_object();
+  const auto at = parsed.at("bytes").to_number<std::uint64_t>();
+  std::vector<PackEntry> entries;
+  for (const auto& value : parsed.at("index").as_array()) {
+    MOESAIC_TRY(auto entry, parse_entry(value, at));
+    entries.push_back(std::move(entry));
+  }
+  const auto beside = path.string() + ".tmp";
+  const int fd = ::open(beside.c_str(), O_WRONLY | O_CLOEXEC);
+  if (fd < 0)
+    return fail(errno == ENOENT ? Errc::kNotFound : Errc::kIo, beside + ": " + system_error());
+  PackFileWriter writer(path, fd);
+  writer.keep_ = true;
+  struct stat info {};
+  if (::fstat(fd, &info) != 0) return fail(Errc::kIo, beside + ": " + system_error());
+  if (static_cast<std::uint64_t>(info.st_size) < at)
+    return fail(Errc::kCorrupt, beside + ": " + std::to_string(info.st_size) + " bytes, " +
+                                    std::to_string(at) + " were written");
+  if (::ftruncate(fd, static_cast<off_t>(at)) != 0 ||
+      ::lseek(fd, static_cast<off_t>(at), SEEK_SET) < 0)
+    return fail(Errc::kIo, beside + ": " + system_error());
+  writer.at_ = at;
+  writer.entries_ = std::move(entries);
+  return writer;
+} catch (const std::exception& e) {
+  return fail(Errc::kCorrupt, path.string() + ".tmp: its state: " + e.what());
+}
+
+Result<std::string> PackFileWriter::suspend() {
+  MOESAIC_CHECK(pad());
+  // The size, too, where nothing was added behind the header's place.
+  if (::ftruncate(fd_, static_cast<off_t>(at_)) != 0 || ::fsync(fd_) != 0)
+    return fail(Errc::kIo, beside_.string() + ": " + system_error());
+  keep_ = true;
+  return "{\"bytes\":" + std::to_string(at_) + ",\"index\":" + to_text(entries_) + "}";
 }
 
 Result<void> PackFileWriter::write(const void* data, std::size_t bytes) {

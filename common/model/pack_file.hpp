@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/base/result.hpp"
@@ -34,18 +35,27 @@ struct PackEntry {
 
 /// Writes one pack file: a header of 4096 bytes (`MSCPACK1`, version, byte-order mark, where the
 /// index is and its SHA-256), tensors at multiples of 4096, the index. The file has its name only
-/// when it is complete. One thread.
+/// when it is complete; until then it is called `<path>.tmp`. One thread.
 class PackFileWriter {
  public:
   [[nodiscard]] static Result<PackFileWriter> create(const std::filesystem::path& path);
+  /// Goes on where `suspend` was called; what was added after that is gone.
+  /// @param state what `suspend` returned
+  /// @errors kNotFound, kCorrupt: the unfinished file is not there or too short, or that is no
+  /// state
+  [[nodiscard]] static Result<PackFileWriter> resume(const std::filesystem::path& path,
+                                                     std::string_view state);
   PackFileWriter(PackFileWriter&& other) noexcept;
   PackFileWriter& operator=(PackFileWriter&&) = delete;
-  /// Removes what was not finished.
+  /// Removes what was not finished, unless it was suspended once.
   ~PackFileWriter();
 
   /// @errors kIo: e.g. a full disk; the text has path and bytes written
   [[nodiscard]] Result<void> add(const std::string& name, const PackedMatrix& w);
   [[nodiscard]] Result<void> add(const std::string& name, std::span<const float> values);
+  /// Everything so far reaches the disk. More may be added.
+  /// @return a line of text for `resume`
+  [[nodiscard]] Result<std::string> suspend();
   /// Index, header, fsync, rename. @return SHA-256 of the index
   [[nodiscard]] Result<std::string> finish();
 
@@ -57,6 +67,7 @@ class PackFileWriter {
 
   std::filesystem::path path_, beside_;
   int fd_ = -1;
+  bool keep_ = false;
   std::uint64_t at_ = 0;
   std::vector<PackEntry> entries_;
 };

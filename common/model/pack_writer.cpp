@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <optional>
 
 #include "common/base/full_io.hpp"
@@ -25,7 +26,10 @@ namespace json = boost::json;
 
 /// Settings of a pack that is not finished yet.
 constexpr const char* kUnfinished = "unfinished.json";
+/// Of kCalibrated: layers that are done, and where the files stood then.
+constexpr const char* kLayersDone = "layers_done.json";
 constexpr std::size_t kLargestText = std::size_t{16} << 20;
+constexpr std::size_t kLargestJournal = std::size_t{64} << 20;
 
 /// Encodes as a policy says. Experts are encoded side by side, each on its own thread, unless their
 /// inputs are looked at; those and larger matrices by all threads.
@@ -142,18 +146,126 @@ class PackWriter {
 
   Result<void> run() {
     MOESAIC_CHECK(begin());
-    MOESAIC_CHECK(file("decoder.pack", [this](PackFileWriter& out) { return decoder(out); }));
-    MOESAIC_CHECK(file("routers.pack", [this](PackFileWriter& out) { return routers(out); }));
-    MOESAIC_CHECK(file("vision.pack", [this](PackFileWriter& out) { return vision(out); }));
-    for (const auto modality : {Modality::kText, Modality::kVision})
-      for (std::uint32_t first = 0; first < config_.experts[static_cast<std::size_t>(modality)];
-           first += kPackGroup)
-        MOESAIC_CHECK(file(pack_layout::expert_file(modality, first),
-                           [&](PackFileWriter& out) { return experts(out, modality, first); }));
+    if (options_.method == QuantMethod::kCalibrated) {
+      MOESAIC_CHECK(by_layer());
+    } else {
+      MOESAIC_CHECK(by_file());
+    }
     return finish();
   }
 
  private:
+  /// The files that have a part of every decoder layer, and which part.
+  struct LayeredFile {
+    std::string name;
+    std::function<Result<void>(PackFileWriter& out, std::uint32_t layer)> write_layer;
+  };
+
+  std::vector<LayeredFile> layered_files() {
+    std::vector<LayeredFile> files;
+    files.push_back({"decoder.pack", [this](PackFileWriter& out, std::uint32_t layer) {
+                       return decoder_layer(out, layer);
+                     }});
+    files.push_back({"routers.pack", [this](PackFileWriter& out, std::uint32_t layer) {
+                       return routers(out, layer);
+                     }});
+    for (const auto modality : {Modality::kText, Modality::kVision})
+      for (std::uint32_t first = 0; first < config_.experts[static_cast<std::size_t>(modality)];
+           first += kPackGroup)
+        files.push_back({pack_layout::expert_file(modality, first),
+                         [=, this](PackFileWriter& out, std::uint32_t layer) {
+                           return experts(out, layer, modality, first);
+                         }});
+    return files;
+  }
+
+  Result<void> by_file() {
+    for (const auto& layered : layered_files())
+      MOESAIC_CHECK(file(layered.name, [&](PackFileWriter& out) -> Result<void> {
+        MOESAIC_CHECK(beside_layers(layered.name, out));
+        for (std::uint32_t layer = 0; layer < config_.layers; ++layer)
+          MOESAIC_CHECK(layered.write_layer(out, layer));
+        return {};
+      }));
+    return file("vision.pack", [this](PackFileWriter& out) { return vision(out); });
+  }
+
+  /// All files grow together, so that each layer's inputs are needed once, and not for long.
+  Result<void> by_layer() {
+    MOESAIC_CHECK(file("vision.pack", [this](PackFileWriter& out) { return vision(out); }));
+    loader_.drop_pages();
+    const auto layered = layered_files();
+    const auto journal = dir_ / kLayersDone;
+    std::uint32_t layer = 0;
+    std::vector<std::optional<PackFileWriter>> outs;  // none: has its name already
+    if (fs::exists(journal)) {
+      MOESAIC_TRY(layer, resume(layered, outs));
+    } else {
+      for (const auto& one : layered) {
+        MOESAIC_TRY(auto out, PackFileWriter::create(dir_ / one.name));
+        outs.emplace_back(std::move(out));
+      }
+    }
+    for (; layer < config_.layers; ++layer) {
+      for (std::size_t i = 0; i < layered.size(); ++i) {
+        MOESAIC_CHECK(layered[i].write_layer(*outs[i], layer));
+        loader_.drop_pages();
+      }
+      json::array states;
+      for (auto& out : outs) {
+        MOESAIC_TRY(auto state, out->suspend());
+        states.emplace_back(std::move(state));
+      }
+      MOESAIC_CHECK(
+          write_file(journal, json::serialize(json::object{{"layers", layer + 1},
+                                                           {"matrix_bytes", loader_.bytes()},
+                                                           {"files", std::move(states)}})));
+      if (options_.layer_done) options_.layer_done(layer);
+    }
+    for (std::size_t i = 0; i < layered.size(); ++i) {
+      if (outs[i]) {
+        // Last, as what the output matrix is fed is known last.
+        MOESAIC_CHECK(beside_layers(layered[i].name, *outs[i]));
+        MOESAIC_CHECK(outs[i]->finish());
+      }
+      MOESAIC_CHECK(list(layered[i].name));
+    }
+    return {};
+  }
+
+  /// The files as they stood when the last whole layer was written. @return layers that are done
+  Result<std::uint32_t> resume(const std::vector<LayeredFile>& layered,
+                               std::vector<std::optional<PackFileWriter>>& outs) {
+    const auto journal = dir_ / kLayersDone;
+    const auto damaged = [&] { return fail(Errc::kCorrupt, journal.string() + ": damaged"); };
+    MOESAIC_TRY(const auto text, read_file(journal, kLargestJournal));
+    boost::system::error_code error;
+    const auto value = json::parse(text, error);
+    if (error || !value.is_object()) return damaged();
+    const auto& object = value.get_object();
+    const auto* layers = object.if_contains("layers");
+    const auto* bytes = object.if_contains("matrix_bytes");
+    const auto* states = object.if_contains("files");
+    if (layers == nullptr || !layers->is_int64() || bytes == nullptr || !bytes->is_int64() ||
+        states == nullptr || !states->is_array() || states->get_array().size() != layered.size())
+      return damaged();
+    const auto done = static_cast<std::uint32_t>(layers->get_int64());
+    if (done == 0 || done > config_.layers) return damaged();
+    for (std::size_t i = 0; i < layered.size(); ++i) {
+      const auto path = dir_ / layered[i].name;
+      auto& out = outs.emplace_back();
+      if (done == config_.layers && fs::exists(path)) continue;
+      const auto* state = states->get_array()[i].if_string();
+      if (state == nullptr) return damaged();
+      MOESAIC_TRY(auto resumed, PackFileWriter::resume(path, std::string_view(*state)));
+      out.emplace(std::move(resumed));
+    }
+    const auto before = static_cast<std::uint64_t>(bytes->get_int64());
+    loader_.count(before - std::min(before, loader_.bytes()));
+    loader_.report("layer " + std::to_string(done));
+    return done;
+  }
+
   /// What must be equal for an interrupted pack to go on.
   std::string settings() const {
     json::array rules;
@@ -195,11 +307,22 @@ class PackWriter {
   template <class Write>
   Result<void> file(const std::string& name, Write&& write) {
     const auto path = dir_ / name;
-    if (!fs::exists(path)) {
+    if (fs::exists(path)) {
+      MOESAIC_TRY(const auto finished, PackFile::open(path));
+      for (const auto& entry : finished->entries())
+        if (entry.format) loader_.count(entry.bytes);
+      loader_.report(name);
+    } else {
       MOESAIC_TRY(auto out, PackFileWriter::create(path));
       MOESAIC_CHECK(write(out));
       MOESAIC_CHECK(out.finish());
     }
+    return list(name);
+  }
+
+  /// A file that is finished goes into the manifest.
+  Result<void> list(const std::string& name) {
+    const auto path = dir_ / name;
     MOESAIC_TRY(const auto finished, PackFile::open(path));
     files_.push_back({{"name", name},
                       {"bytes", fs::file_size(path)},
@@ -207,7 +330,9 @@ class PackWriter {
     return {};
   }
 
-  Result<void> decoder(PackFileWriter& out) {
+  /// What a file has beside its layers.
+  Result<void> beside_layers(const std::string& name, PackFileWriter& out) {
+    if (name != "decoder.pack") return {};
     Giver head(out);
     MOESAIC_TRY(auto matrix, loader_.matrix({WeightKind::kEmbedding}));
     head.matrix("embedding", matrix, config_.vocab_size, config_.hidden, false);
@@ -218,25 +343,23 @@ class PackWriter {
     }
     MOESAIC_TRY(const auto norm, loader_.values({WeightKind::kFinalNorm}));
     head.values("final_norm", norm, norm.size());
-    MOESAIC_CHECK(head.result());
-    for (std::uint32_t layer = 0; layer < config_.layers; ++layer) {
-      MOESAIC_TRY(auto weights, loader_.decoder_layer(layer));
-      Giver giver(out);
-      pack_layout::visit_layer(config_, layer, weights, giver);
-      MOESAIC_CHECK(giver.result());
-      loader_.report("decoder layer " + std::to_string(layer));
-    }
-    return {};
+    return head.result();
   }
 
-  Result<void> routers(PackFileWriter& out) {
+  Result<void> decoder_layer(PackFileWriter& out, std::uint32_t layer) {
+    MOESAIC_TRY(auto weights, loader_.decoder_layer(layer));
     Giver giver(out);
-    for (std::uint32_t layer = 0; layer < config_.layers; ++layer) {
-      if (!config_.layer_is_moe[layer]) continue;
-      for (const auto modality : {Modality::kText, Modality::kVision}) {
-        MOESAIC_TRY(auto gate, loader_.router(layer, modality));
-        pack_layout::visit_router(config_, layer, modality, gate, giver);
-      }
+    pack_layout::visit_layer(config_, layer, weights, giver);
+    loader_.report("decoder layer " + std::to_string(layer));
+    return giver.result();
+  }
+
+  Result<void> routers(PackFileWriter& out, std::uint32_t layer) {
+    Giver giver(out);
+    if (!config_.layer_is_moe[layer]) return {};
+    for (const auto modality : {Modality::kText, Modality::kVision}) {
+      MOESAIC_TRY(auto gate, loader_.router(layer, modality));
+      pack_layout::visit_router(config_, layer, modality, gate, giver);
     }
     return giver.result();
   }
@@ -248,31 +371,30 @@ class PackWriter {
     return giver.result();
   }
 
-  /// Layer by layer: the group's experts are encoded side by side, then written in order.
-  Result<void> experts(PackFileWriter& out, Modality modality, std::uint32_t first) {
+  /// The group's experts are encoded side by side, then written in order.
+  Result<void> experts(PackFileWriter& out, std::uint32_t layer, Modality modality,
+                       std::uint32_t first) {
+    if (!config_.layer_is_moe[layer]) return {};
     const auto m = static_cast<std::size_t>(modality);
     const auto last = std::min(first + kPackGroup, config_.experts[m]);
-    for (std::uint32_t layer = 0; layer < config_.layers; ++layer) {
-      if (!config_.layer_is_moe[layer]) continue;
-      std::vector<Result<FfnWeights>> group(last - first);
-      const auto encode = [&](std::size_t i) {
-        group[i] = loader_.expert(layer, modality, first + static_cast<std::uint32_t>(i));
-      };
-      if (options_.method == QuantMethod::kCalibrated) {
-        for (std::size_t i = 0; i < group.size(); ++i) encode(i);
-      } else {
-        pool_.parallel_for(group.size(), encode);
-      }
-      for (std::uint32_t e = first; e < last; ++e) {
-        MOESAIC_TRY(auto weights, std::move(group[e - first]));
-        Giver giver(out);
-        pack_layout::visit_ffn(pack_layout::expert_name(layer, modality, e),
-                               config_.expert_width[m], config_.hidden, weights, giver);
-        MOESAIC_CHECK(giver.result());
-      }
-      loader_.report(std::string(pack_layout::modality_name(modality)) + " experts from " +
-                     std::to_string(first) + ", layer " + std::to_string(layer));
+    std::vector<Result<FfnWeights>> group(last - first);
+    const auto encode = [&](std::size_t i) {
+      group[i] = loader_.expert(layer, modality, first + static_cast<std::uint32_t>(i));
+    };
+    if (options_.method == QuantMethod::kCalibrated) {
+      for (std::size_t i = 0; i < group.size(); ++i) encode(i);
+    } else {
+      pool_.parallel_for(group.size(), encode);
     }
+    for (std::uint32_t e = first; e < last; ++e) {
+      MOESAIC_TRY(auto weights, std::move(group[e - first]));
+      Giver giver(out);
+      pack_layout::visit_ffn(pack_layout::expert_name(layer, modality, e), config_.expert_width[m],
+                             config_.hidden, weights, giver);
+      MOESAIC_CHECK(giver.result());
+    }
+    loader_.report(std::string(pack_layout::modality_name(modality)) + " experts from " +
+                   std::to_string(first) + ", layer " + std::to_string(layer));
     return {};
   }
 
@@ -322,6 +444,7 @@ class PackWriter {
     manifest["expert_formats"] = std::move(formats);
     manifest["files"] = files_;
     MOESAIC_CHECK(write_file(dir_ / kPackManifest, json::serialize(manifest) + "\n"));
+    fs::remove(dir_ / kLayersDone);
     fs::remove(dir_ / kUnfinished);
     return {};
   }
@@ -338,6 +461,39 @@ class PackWriter {
 };
 
 }  // namespace
+
+std::uint64_t matrix_bytes(const ModelConfig& config, const PackPolicy& policy) {
+  using enum WeightKind;
+  std::uint64_t total = 0;
+  for_each_weight(config, [&](const WeightId& id) {
+    const auto shape = weight_shape(config, id);
+    PackedMatrix packed;
+    packed.format = policy.at(component_of(id), id.layer);
+    packed.rows = shape.rows;
+    packed.cols = shape.cols;
+    switch (id.kind) {
+      case kQuery:
+        packed.rows += weight_shape(config, {kKey, id.layer}).rows;
+        packed.rows += weight_shape(config, {kValue, id.layer}).rows;
+        break;
+      case kDenseGate:
+      case kSharedGate:
+      case kExpertGate:
+        packed.gate_up = true;
+        break;
+      case kKey:
+      case kValue:
+      case kDenseUp:
+      case kSharedUp:
+      case kExpertUp:
+        return;
+      default:
+        if (shape.rows == 1 || is_router(id.kind)) return;
+    }
+    total += packed.bytes();
+  });
+  return total;
+}
 
 Result<void> write_pack(const ModelConfig& config, std::string_view config_json,
                         const WeightSource& source, const PackOptions& options,

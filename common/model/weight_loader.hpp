@@ -29,6 +29,11 @@ class WeightLoader {
 
   /// Tells what was read. Any thread.
   void report(const std::string& what);
+  /// Bytes of matrices that were encoded; `count` adds those of an earlier run.
+  std::uint64_t bytes() const { return bytes_; }
+  void count(std::uint64_t bytes) { bytes_ += bytes; }
+  /// As `WeightSource::drop_pages`.
+  void drop_pages() const { source_.drop_pages(); }
 
  private:
   Result<FfnWeights> ffn(WeightKind gate, WeightKind up, WeightKind down, const WeightId& at);

@@ -94,6 +94,10 @@ class WeightSource {
   [[nodiscard]] virtual Result<PackedMatrix> packed(const WeightId&) const {
     return fail(Errc::kNotFound, "no weights that are stored quantised");
   }
+
+  /// What was read need not stay in memory: for passes over more weights than memory holds. Views
+  /// remain valid.
+  virtual void drop_pages() const {}
 };
 
 /// Opens a checkpoint directory: model.safetensors, or shards with model.safetensors.index.json;

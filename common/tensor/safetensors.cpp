@@ -35,6 +35,10 @@ SafetensorsFile::~SafetensorsFile() {
   if (map_ != nullptr) ::munmap(const_cast<std::byte*>(map_), map_bytes_);
 }
 
+void SafetensorsFile::drop_pages() const {
+  ::madvise(const_cast<std::byte*>(map_), map_bytes_, MADV_DONTNEED);
+}
+
 Result<std::shared_ptr<const SafetensorsFile>> SafetensorsFile::open(
     const std::filesystem::path& path) {
   const auto name = path.string();

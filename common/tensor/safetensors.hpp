@@ -50,6 +50,8 @@ class SafetensorsFile {
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   /// Null if there is none of that name.
   const StoredTensor* find(const std::string& name) const;
+  /// Pages that were read stop counting as this process's memory; they come back when touched.
+  void drop_pages() const;
 
  private:
   SafetensorsFile() = default;

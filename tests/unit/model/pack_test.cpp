@@ -13,6 +13,7 @@
 #include <set>
 
 #include "common/base/read_file.hpp"
+#include "common/model/weight_list.hpp"
 #include "tests/support/temp_dir.hpp"
 
 namespace moesaic {
@@ -347,6 +348,103 @@ TEST_F(PackTest, WhatWasInterruptedGoesOnAndGivesTheSameBytes) {
   }
   EXPECT_FALSE(fs::exists(cut / "unfinished.json"));
   EXPECT_FALSE(fs::exists(cut / "experts-text-08.pack.tmp"));
+}
+
+TEST_F(PackTest, CalibratedLayersThatWereFinishedAreNotDoneAgain) {
+  auto options = options_of(WeightFormat::kW4r);
+  options.method = QuantMethod::kCalibrated;
+  std::set<std::uint32_t> asked;
+  std::uint32_t fails_at = config_.layers;
+  std::vector<std::uint32_t> done;
+  options.statistics = [&](const WeightId& id) -> Result<std::shared_ptr<const InputStatistics>> {
+    if (id.kind == WeightKind::kEmbedding) return std::shared_ptr<const InputStatistics>();
+    asked.insert(id.layer);
+    if (id.layer == fails_at && id.kind == WeightKind::kExpertDown)
+      return fail(Errc::kIo, "killed");
+    const auto cols = weight_shape(config_, id).cols;
+    InputStatistics stats{cols, std::vector<float>(cols * cols), 1};
+    for (std::size_t i = 0; i < cols; ++i)
+      for (std::size_t j = 0; j < cols; ++j)
+        stats.second_moment[i * cols + j] = i == j ? 1.0F : 0.5F;
+    return std::make_shared<const InputStatistics>(std::move(stats));
+  };
+  options.layer_done = [&](std::uint32_t layer) { done.push_back(layer); };
+  ASSERT_TRUE(write(options, temp_.path() / "whole"));
+  EXPECT_EQ(done, (std::vector<std::uint32_t>{0, 1, 2, 3, 4, 5}));
+  const auto whole = open(temp_.path() / "whole");
+  EXPECT_TRUE(whole->verify(pool_, {}));
+
+  const auto cut = temp_.path() / "cut";
+  for (const std::uint32_t layer : {1U, 4U}) {
+    fails_at = layer;
+    const auto failed = write(options, cut);
+    ASSERT_FALSE(failed);
+    EXPECT_THAT(failed.error().what, HasSubstr("killed"));
+    EXPECT_FALSE(is_pack(cut));
+    EXPECT_FALSE(fs::exists(cut / "decoder.pack")) << "only whole files have their names";
+  }
+  // Part of the next layer was written, too.
+  std::ofstream(cut / "decoder.pack.tmp", std::ios::app) << "half a matrix";
+  asked.clear();
+  fails_at = config_.layers;
+  std::uint64_t first = 0, last = 0;
+  const auto text = read_file(kDemo / "config.json", 1 << 20);
+  const auto finished = write_pack(config_, *text, *source_, options, cut, pool_,
+                                   [&](std::uint64_t bytes, const std::string&) {
+                                     if (first == 0) first = bytes;
+                                     last = bytes;
+                                   });
+  ASSERT_TRUE(finished) << finished.error().what;
+  EXPECT_EQ(asked, (std::set<std::uint32_t>{4, 5}));
+  EXPECT_GT(first, 0U);
+  EXPECT_EQ(last, matrix_bytes(config_, options.policy));
+  std::size_t files = 0;
+  for (const auto& entry : fs::directory_iterator(temp_.path() / "whole")) {
+    if (!entry.is_regular_file()) continue;
+    const auto name = entry.path().filename();
+    EXPECT_EQ(*read_file(entry.path(), 1 << 26), *read_file(cut / name, 1 << 26)) << name;
+    ++files;
+  }
+  EXPECT_EQ(static_cast<std::size_t>(
+                std::distance(fs::directory_iterator(cut), fs::directory_iterator())),
+            files)
+      << "nothing is left over";
+}
+
+TEST_F(PackTest, AnUnfinishedCalibratedPackThatIsDamagedIsRefused) {
+  auto options = options_of(WeightFormat::kW8r);
+  options.method = QuantMethod::kCalibrated;
+  options.statistics = [&](const WeightId& id) -> Result<std::shared_ptr<const InputStatistics>> {
+    if (id.layer == 2) return fail(Errc::kIo, "killed");
+    return std::shared_ptr<const InputStatistics>();
+  };
+  const auto spoiled = [&](auto&& spoil) {
+    const auto dir = temp_.path() / "p";
+    fs::remove_all(dir);
+    EXPECT_FALSE(write(options, dir));
+    spoil(dir);
+    const auto again = write(options, dir);
+    EXPECT_FALSE(again);
+    return again.error().what;
+  };
+  EXPECT_THAT(spoiled([](const fs::path&) {}), HasSubstr("killed"));
+  EXPECT_THAT(spoiled([](const fs::path& d) { fs::remove(d / "routers.pack.tmp"); }),
+              HasSubstr("routers.pack.tmp: No such file"));
+  EXPECT_THAT(
+      spoiled([](const fs::path& d) { fs::resize_file(d / "experts-text-08.pack.tmp", 5000); }),
+      HasSubstr("experts-text-08.pack.tmp: 5000 bytes, "));
+  for (const char* text : {"", "{", "[]", "{\"layers\":2}",
+                           "{\"layers\":7,\"matrix_bytes\":1,\"files\":[1,2,3,4,5,6]}",
+                           "{\"layers\":2,\"matrix_bytes\":1,\"files\":[1,2,3,4,5,6]}"})
+    EXPECT_THAT(spoiled([&](const fs::path& d) { std::ofstream(d / "layers_done.json") << text; }),
+                HasSubstr("layers_done.json: damaged"))
+        << text;
+  EXPECT_THAT(
+      spoiled([](const fs::path& d) {
+        std::ofstream(d / "layers_done.json")
+            << "{\"layers\":2,\"matrix_bytes\":1,\"files\":[\"{}\",\"\",\"\",\"\",\"\",\"\"]}";
+      }),
+      HasSubstr("decoder.pack.tmp: its state"));
 }
 
 TEST_F(PackTest, BadPacksAreRefusedByName) {
