@@ -61,7 +61,7 @@ class CalibratedPackTest : public testing::TestWithParam<WeightFormat> {
 };
 
 TEST_P(CalibratedPackTest, IsNearerTheModelThanRounding) {
-  const auto calibration = Calibration::run(model_at(kDemo), demo_set("calibration"));
+  const auto calibration = Calibration::start(model_at(kDemo), demo_set("calibration"));
   ASSERT_TRUE(calibration) << calibration.error().what;
   std::size_t asked = 0;
   const auto statistics = [&](const WeightId& id) {

@@ -14,9 +14,13 @@ namespace {
 
 using enum WeightKind;
 
-/// The first of the kinds that read the same rows; none: not a matrix of a decoder layer.
-std::optional<WeightKind> input_kind(WeightKind kind) {
+/// The first of the kinds that read the same rows; none: their inputs are not looked at.
+std::optional<WeightKind> input_kind(const ModelConfig& config, WeightKind kind) {
   switch (kind) {
+    case kLmHead:
+      return kLmHead;
+    case kEmbedding:
+      return config.tie_word_embeddings ? std::optional(kLmHead) : std::nullopt;
     case kQuery:
     case kKey:
     case kValue:
@@ -46,122 +50,119 @@ bool same(const WeightId& a, const WeightId& b) {
 
 }  // namespace
 
-Result<std::unique_ptr<Calibration>> Calibration::run(ModelOptions options,
-                                                      std::span<const ChatItem> items,
-                                                      CalibrationSettings settings) {
+Result<std::unique_ptr<Calibration>> Calibration::start(ModelOptions options,
+                                                        std::span<const ChatItem> items,
+                                                        CalibrationSettings settings) {
   options.compute = "bf16";
+  if (settings.memory == 0) settings.memory = available_memory();
   MOESAIC_TRY(auto model, open_model(options));
   if (!model.source)
     return fail(Errc::kUnsupported,
                 options.model + ": calibration needs the checkpoint, this is a pack");
-  MOESAIC_TRY(auto file, ScratchFile::create(settings.temp_dir));
-  std::unique_ptr<Calibration> calibration(
-      new Calibration(std::move(model), std::move(settings), std::move(file)));
-  MOESAIC_TRY(auto hidden, calibration->embed(options, items));
-  MOESAIC_CHECK(calibration->run_layers(std::move(hidden)));
+  std::unique_ptr<Calibration> calibration(new Calibration(std::move(model), std::move(settings)));
+  MOESAIC_CHECK(calibration->embed(options, items));
   return calibration;
 }
 
 /// Tokens, positions and what enters the first layer. The vision tower is in memory meanwhile.
-Result<std::vector<float>> Calibration::embed(const ModelOptions& options,
-                                              std::span<const ChatItem> items) {
+Result<void> Calibration::embed(const ModelOptions& options, std::span<const ChatItem> items) {
   const auto& config = model_.config;
+  const bool pictures = std::any_of(items.begin(), items.end(),
+                                    [](const ChatItem& item) { return !item.visuals.empty(); });
+  const auto fits = [&](std::uint64_t longest, const std::string& where) -> Result<void> {
+    memory_ = calibration_memory(config, rows_, longest, pictures);
+    if (memory_.peak() <= settings_.memory) return {};
+    return fail(Errc::kTooLarge, where + ": " + std::to_string(rows_) + " tokens need " +
+                                     to_text(memory_) + "; " +
+                                     std::to_string(settings_.memory / 1'000'000) +
+                                     " MB are available: use fewer items");
+  };
+  MOESAIC_CHECK(fits(0, options.model));
   std::shared_ptr<const VisionWeights> vision;
-  if (std::any_of(items.begin(), items.end(),
-                  [](const ChatItem& item) { return !item.visuals.empty(); })) {
+  if (pictures) {
     MOESAIC_TRY(auto weights, load_vision(config, *model_.source, Compute::kBf16));
     vision = std::make_shared<const VisionWeights>(std::move(weights));
+    model_.source->drop_pages();
   }
   MOESAIC_TRY(auto encoder,
               ItemEncoder::load(options.model, config, Compute::kBf16, vision, model_.pool));
   MOESAIC_TRY(const auto embedding, model_.source->get({kEmbedding}));
-  // Hidden state, three operands of a layer, and as much again for what is computed of them.
-  const auto row_bytes = 4 * std::size_t{config.hidden} +
-                         2 * (2 * std::size_t{config.hidden} + config.heads * config.head_dim);
-  const auto most = available_memory() / 2 / row_bytes;
-  std::vector<float> hidden;
+  std::uint64_t longest = 0;
   for (const auto& item : items) {
     MOESAIC_TRY(auto encoded, encoder.encode(item, true));
     auto sequence = known_sequence(config, std::move(encoded));
     if (!sequence) return fail(item.where, sequence.error());
+    // A token is drawn from the row before it.
+    for (auto row = sequence->request->prompt.size(); row < sequence->tokens.size(); ++row)
+      answer_rows_.push_back(static_cast<std::uint32_t>(rows_ + row - 1));
     rows_ += sequence->tokens.size();
-    if (rows_ > most)
-      return fail(Errc::kTooLarge, item.where + ": " + std::to_string(rows_) +
-                                       " tokens so far, memory is enough for " +
-                                       std::to_string(most) + "; use fewer items");
+    longest = std::max<std::uint64_t>(longest, sequence->tokens.size());
+    MOESAIC_CHECK(fits(longest, item.where));
     for (std::size_t i = 0; i < sequence->tokens.size(); ++i) {
-      const auto at = hidden.size();
-      hidden.resize(at + config.hidden);
+      const auto at = hidden_.size();
+      hidden_.resize(at + config.hidden);
       if (const float* feature = sequence->feature(i)) {
-        std::memcpy(hidden.data() + at, feature, config.hidden * sizeof(float));
+        std::memcpy(hidden_.data() + at, feature, config.hidden * sizeof(float));
         continue;
       }
       const auto id = static_cast<std::size_t>(sequence->tokens[i]);
       for (std::size_t c = 0; c < config.hidden; ++c)
-        hidden[at + c] = round_to_bf16(element_f32(embedding.view, id, c));
+        hidden_[at + c] = round_to_bf16(element_f32(embedding.view, id, c));
     }
-    // The features are in `hidden` now.
+    // The features are in `hidden_` now.
     sequence->layout.spans.clear();
     auto request = std::make_shared<GenerateRequest>();
     request->prompt = sequence->request->prompt;
     sequence->request = std::move(request);
     sequences_.push_back(std::move(*sequence));
   }
+  hidden_.shrink_to_fit();
   all_rows_.resize(rows_);
   std::iota(all_rows_.begin(), all_rows_.end(), 0U);
-  return hidden;
-}
-
-Result<void> Calibration::run_layers(std::vector<float> hidden) {
-  for (std::uint32_t layer = 0; layer < model_.config.layers; ++layer) {
-    MOESAIC_TRY(auto inputs, run_layer(model_, layer, sequences_, hidden));
-    auto& stored = layers_.emplace_back();
-    const auto keep = [&](const std::vector<Bf16>& values) {
-      return file_.append(std::as_bytes(std::span(values)));
-    };
-    MOESAIC_TRY(stored.attention, keep(inputs.attention));
-    MOESAIC_TRY(stored.attended, keep(inputs.attended));
-    MOESAIC_TRY(stored.feed_forward, keep(inputs.feed_forward));
-    stored.chosen = std::move(inputs.chosen);
-    if (settings_.progress) settings_.progress(layer + 1, model_.config.layers);
-  }
+  model_.source->drop_pages();
   return {};
 }
 
-Result<std::vector<Bf16>> Calibration::read(std::uint64_t offset, std::size_t cols) const {
-  std::vector<Bf16> values(rows_ * cols);
-  MOESAIC_CHECK(file_.read(offset, std::as_writable_bytes(std::span(values))));
-  return values;
-}
-
-Result<void> Calibration::look_at(std::uint32_t layer) {
-  if (current_ && current_->layer == layer) return {};
-  current_.reset();
+Result<void> Calibration::enter(std::uint32_t layer) {
   const auto& config = model_.config;
-  const auto& stored = layers_.at(layer);
-  Current current;
-  current.layer = layer;
-  MOESAIC_TRY(current.feed_forward, read(stored.feed_forward, config.hidden));
-  const std::size_t top_k = stored.chosen.empty() ? 0 : config.experts_per_token;
-  for (std::size_t m = 0; m < kModalities; ++m) current.chosen_by[m].resize(config.experts[m]);
+  all_.reset();
+  std::optional<std::uint32_t> found;
+  if (settings_.kept && next_ == 0) {
+    MOESAIC_TRY(found, settings_.kept->read(layer, hidden_));
+    next_ = found.value_or(0);
+  }
+  for (; next_ <= layer; ++next_) {
+    if (settings_.kept && next_ == layer && found != layer)
+      MOESAIC_CHECK(settings_.kept->write(layer, hidden_));
+    inputs_ = {};
+    MOESAIC_TRY(inputs_, run_layer(model_, next_, sequences_, hidden_));
+    model_.source->drop_pages();
+  }
+  const std::size_t top_k = inputs_.chosen.empty() ? 0 : config.experts_per_token;
+  for (std::size_t m = 0; m < kModalities; ++m)
+    chosen_by_[m].assign(config.experts[m], std::vector<std::uint32_t>());
   std::uint32_t row = 0;
   for (const auto& sequence : sequences_)
     for (std::size_t i = 0; i < sequence.tokens.size(); ++i, ++row) {
-      auto& experts = current.chosen_by[static_cast<std::size_t>(sequence.modality(i))];
+      auto& experts = chosen_by_[static_cast<std::size_t>(sequence.modality(i))];
       for (std::size_t k = 0; k < top_k; ++k)
-        experts[static_cast<std::size_t>(stored.chosen[row * top_k + k])].push_back(row);
+        experts[static_cast<std::size_t>(inputs_.chosen[row * top_k + k])].push_back(row);
     }
-  current_ = std::move(current);
   return {};
 }
 
 Result<std::shared_ptr<const InputStatistics>> Calibration::for_weight(const WeightId& id) {
-  const auto kind = input_kind(id.kind);
+  const auto kind = input_kind(model_.config, id.kind);
   if (!kind) return std::shared_ptr<const InputStatistics>();
-  const WeightId asked{*kind, id.layer, id.modality, id.expert};
+  const auto layer = *kind == kLmHead ? model_.config.layers - 1 : id.layer;
+  const WeightId asked{*kind, layer, id.modality, id.expert};
   if (last_id_ && same(*last_id_, asked)) return last_;
   last_.reset();
   last_id_.reset();
+  if (layer + 1 < next_)
+    return fail(Errc::kInvalidArgument, "calibration: layer " + std::to_string(layer) +
+                                            " after layer " + std::to_string(next_ - 1));
+  if (layer >= next_) MOESAIC_CHECK(enter(layer));
   MOESAIC_TRY(auto found, compute(asked));
   last_ = std::make_shared<const InputStatistics>(std::move(found));
   last_id_ = asked;
@@ -170,25 +171,30 @@ Result<std::shared_ptr<const InputStatistics>> Calibration::for_weight(const Wei
 
 Result<InputStatistics> Calibration::compute(const WeightId& id) {
   const auto& config = model_.config;
-  if (id.kind == kQuery || id.kind == kAttnOut) {
-    const auto cols =
-        id.kind == kQuery ? config.hidden : std::size_t{config.heads} * config.head_dim;
-    const auto& stored = layers_.at(id.layer);
-    MOESAIC_TRY(const auto values,
-                read(id.kind == kQuery ? stored.attention : stored.attended, cols));
-    return second_moment(values, cols, all_rows_, *model_.pool);
-  }
-  MOESAIC_CHECK(look_at(id.layer));
-  if (id.kind == kDenseDown) return second_matrix(id, kDenseGate, kDenseUp);
-  if (id.kind == kSharedDown) return second_matrix(id, kSharedGate, kSharedUp);
-  if (id.kind == kExpertDown) return second_matrix(id, kExpertGate, kExpertUp);
-  const auto moment = [&](std::span<const std::uint32_t> rows) {
-    return second_moment(current_->feed_forward, config.hidden, rows, *model_.pool);
+  const auto moment = [&](const std::vector<Bf16>& values, std::span<const std::uint32_t> rows) {
+    return second_moment(values, values.size() / rows_, rows, *model_.pool);
   };
-  if (!current_->all) current_->all = moment(all_rows_);
-  if (id.kind != kExpertGate) return *current_->all;
-  auto own = moment(current_->chosen_by[static_cast<std::size_t>(id.modality)].at(id.expert));
-  blend(own, *current_->all, settings_.kappa);
+  switch (id.kind) {
+    case kLmHead:
+      return moment(inputs_.output, answer_rows_);
+    case kQuery:
+      return moment(inputs_.attention, all_rows_);
+    case kAttnOut:
+      return moment(inputs_.attended, all_rows_);
+    case kDenseDown:
+      return second_matrix(id, kDenseGate, kDenseUp);
+    case kSharedDown:
+      return second_matrix(id, kSharedGate, kSharedUp);
+    case kExpertDown:
+      return second_matrix(id, kExpertGate, kExpertUp);
+    default:
+      break;
+  }
+  if (!all_) all_ = moment(inputs_.feed_forward, all_rows_);
+  if (id.kind != kExpertGate) return *all_;
+  auto own =
+      moment(inputs_.feed_forward, chosen_by_[static_cast<std::size_t>(id.modality)].at(id.expert));
+  blend(own, *all_, settings_.kappa);
   return own;
 }
 
@@ -200,8 +206,9 @@ Result<InputStatistics> Calibration::second_matrix(const WeightId& id, WeightKin
   part.kind = up_kind;
   MOESAIC_TRY(const auto up, model_.source->get(part));
   const auto gate_up = pack_gate_up(gate.view, up.view, Compute::kBf16);
+  model_.source->drop_pages();
   if (id.kind != kExpertDown) return hidden_moment(gate_up, all_rows_);
-  const auto& rows = current_->chosen_by[static_cast<std::size_t>(id.modality)].at(id.expert);
+  const auto& rows = chosen_by_[static_cast<std::size_t>(id.modality)].at(id.expert);
   auto own = hidden_moment(gate_up, rows);
   if (rows.size() >= settings_.few_rows) return own;
   const auto step =
@@ -218,22 +225,20 @@ InputStatistics Calibration::hidden_moment(const PackedMatrix& gate_up,
                                            std::span<const std::uint32_t> rows) const {
   const std::size_t hidden = model_.config.hidden;
   const auto width = gate_up.rows;
-  std::vector<Bf16> inner(rows.size() * width);
-  std::vector<Bf16> x;
-  constexpr std::size_t kBlock = 2048;
-  for (std::size_t first = 0; first < rows.size(); first += kBlock) {
-    const auto count = std::min(kBlock, rows.size() - first);
+  MomentSum sum(width);
+  std::vector<Bf16> x, inner;
+  for (std::size_t first = 0; first < rows.size(); first += kStepRows) {
+    const auto count = std::min(kStepRows, rows.size() - first);
     x.resize(count * hidden);
+    inner.resize(count * width);
     for (std::size_t i = 0; i < count; ++i)
-      std::memcpy(x.data() + i * hidden, current_->feed_forward.data() + rows[first + i] * hidden,
+      std::memcpy(x.data() + i * hidden, inputs_.feed_forward.data() + rows[first + i] * hidden,
                   hidden * sizeof(Bf16));
     linear_gate_up(gate_up, {Compute::kBf16, x.data(), count, hidden, hidden},
-                   {Compute::kBf16, inner.data() + first * width, count, width, width},
-                   *model_.pool);
+                   {Compute::kBf16, inner.data(), count, width, width}, *model_.pool);
+    sum.add(inner, *model_.pool);
   }
-  std::vector<std::uint32_t> all(rows.size());
-  std::iota(all.begin(), all.end(), 0U);
-  return second_moment(inner, width, all, *model_.pool);
+  return sum.mean(*model_.pool);
 }
 
 }  // namespace moesaic

@@ -9,8 +9,9 @@
 
 #include "common/quantize/quantize.hpp"
 #include "services/all_in_one/calibration/layer_pass.hpp"
+#include "services/all_in_one/calibration/memory.hpp"
+#include "services/all_in_one/calibration/rows_file.hpp"
 #include "services/all_in_one/eval/chat_items.hpp"
-#include "services/all_in_one/eval/scratch_file.hpp"
 
 namespace moesaic {
 
@@ -21,58 +22,54 @@ struct CalibrationSettings {
   std::size_t few_rows = 256;
   /// So many of them at most.
   std::size_t pooled_rows = 4096;
-  std::filesystem::path temp_dir = std::filesystem::temp_directory_path();
-  /// Told now and then: layers that were run, of how many.
-  std::function<void(std::uint32_t layer, std::uint32_t layers)> progress;
+  /// Where the rows that enter a layer are kept while that layer is looked at; none: nowhere.
+  std::optional<RowsFile> kept;
+  /// Bytes it may use; 0: what the system says is available.
+  std::uint64_t memory = 0;
 };
 
 /// What each matrix of the decoder is fed by a set of conversations, prompts and answers, images
-/// included, in bf16. The model is run once, a layer's weights in memory at a time; what its
-/// matrices read goes to a temporary file (28B: 15 KB a token and layer), and the moments of a
-/// matrix are computed of that when it is asked for, in any order. One thread; kernels on the pool.
+/// included, when all weights are the checkpoint's own in bf16. Layer by layer: the rows of all
+/// conversations enter a layer together, and of one layer only are weights and inputs in memory, of
+/// one matrix only the moments. One thread; kernels on the pool.
 class Calibration {
  public:
-  /// Reads every item, encodes its pictures and runs the model.
+  /// Reads every item, encodes its pictures and looks up its tokens.
   /// @param options whose checkpoint; its mode is not looked at
-  /// @errors those of opening, of `ItemEncoder` (items by file and line), of `run_layer` and of the
-  ///         file; kTooLarge: more tokens than memory holds; kUnsupported: a pack
-  [[nodiscard]] static Result<std::unique_ptr<Calibration>> run(ModelOptions options,
-                                                                std::span<const ChatItem> items,
-                                                                CalibrationSettings settings = {});
+  /// @errors those of opening and of `ItemEncoder` (items by file and line); kTooLarge: it needs
+  ///         more memory than there is, with the numbers; kUnsupported: a pack
+  [[nodiscard]] static Result<std::unique_ptr<Calibration>> start(
+      ModelOptions options, std::span<const ChatItem> items, CalibrationSettings settings = {});
 
-  /// Tokens that were run.
+  /// Tokens that are run.
   std::size_t rows() const { return rows_; }
+  const CalibrationMemory& memory() const { return memory_; }
 
-  /// Inputs of a decoder matrix; null for weights that are not in a layer, vectors and routers.
-  /// Query, key and value have the same; so have gate and up.
-  /// An expert's are its own rows', blended with all the layer's: (n own + kappa all) / (n +
+  /// Inputs of a decoder matrix; null for vectors, routers, the vision tower and an embedding table
+  /// that is not the output matrix as well. Query, key and value have the same; so have gate and
+  /// up. An expert's are its own rows', blended with all the layer's: (n own + kappa all) / (n +
   /// kappa); for its second matrix only below `few_rows`, where `all` is what this expert makes of
   /// everyone's rows. `rows` counts its own.
+  /// The output matrix's are those of the rows that an answer's tokens are drawn from; it comes
+  /// after all layers. The first question about a layer runs the rows through it, and through those
+  /// before that were not asked about.
   /// @pre    has_weight(config, id)
-  /// @errors those of the file and of reading weights
+  /// @errors those of reading weights, of `run_layer` and of the file of `kept`; kInvalidArgument:
+  /// a
+  ///         layer before the one asked about last
   [[nodiscard]] Result<std::shared_ptr<const InputStatistics>> for_weight(const WeightId& id);
 
+  /// The file of `kept` goes: nothing will be resumed.
+  void forget() const {
+    if (settings_.kept) settings_.kept->remove();
+  }
+
  private:
-  /// Where one layer's inputs are in the file.
-  struct Stored {
-    std::uint64_t attention = 0, attended = 0, feed_forward = 0;
-    std::vector<std::int32_t> chosen;
-  };
-  /// What was computed of the layer looked at last.
-  struct Current {
-    std::uint32_t layer = 0;
-    std::vector<Bf16> feed_forward;
-    std::array<std::vector<std::vector<std::uint32_t>>, kModalities> chosen_by;
-    std::optional<InputStatistics> all;  ///< of `feed_forward`
-  };
+  Calibration(OpenedModel model, CalibrationSettings settings)
+      : model_(std::move(model)), settings_(std::move(settings)) {}
 
-  Calibration(OpenedModel model, CalibrationSettings settings, ScratchFile file)
-      : model_(std::move(model)), settings_(std::move(settings)), file_(std::move(file)) {}
-
-  Result<std::vector<float>> embed(const ModelOptions& options, std::span<const ChatItem> items);
-  Result<void> run_layers(std::vector<float> hidden);
-  Result<std::vector<Bf16>> read(std::uint64_t offset, std::size_t cols) const;
-  Result<void> look_at(std::uint32_t layer);
+  Result<void> embed(const ModelOptions& options, std::span<const ChatItem> items);
+  Result<void> enter(std::uint32_t layer);
   Result<InputStatistics> compute(const WeightId& id);
   Result<InputStatistics> second_matrix(const WeightId& id, WeightKind gate, WeightKind up);
   InputStatistics hidden_moment(const PackedMatrix& gate_up,
@@ -80,13 +77,18 @@ class Calibration {
 
   OpenedModel model_;
   CalibrationSettings settings_;
-  ScratchFile file_;
+  CalibrationMemory memory_;
   std::vector<Sequence> sequences_;
   std::size_t rows_ = 0;
-  std::vector<std::uint32_t> all_rows_;
-  std::vector<Stored> layers_;
+  std::vector<std::uint32_t> all_rows_, answer_rows_;
+  std::vector<float> hidden_;  ///< [rows][hidden] what enters layer `next_`
+  std::uint32_t next_ = 0;
 
-  std::optional<Current> current_;
+  // Of layer next_ - 1, once it was entered.
+  LayerInputs inputs_;
+  std::array<std::vector<std::vector<std::uint32_t>>, kModalities> chosen_by_;
+  std::optional<InputStatistics> all_;  ///< of inputs_.feed_forward
+
   std::optional<WeightId> last_id_;
   std::shared_ptr<const InputStatistics> last_;
 };

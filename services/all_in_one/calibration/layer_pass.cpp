@@ -10,9 +10,6 @@
 namespace moesaic {
 namespace {
 
-/// Rows of a step: the layer's weights are read once for all of them.
-constexpr std::size_t kStepRows = 2048;
-
 /// Layer `layer` of a model as the only one, and no embedding: rows come from elsewhere.
 class OneLayer final : public WeightSource {
  public:
@@ -46,7 +43,9 @@ ModelConfig one_layer_of(const ModelConfig& config, std::uint32_t layer) {
 /// Keeps what matrices read, and puts what leaves the layer where it came from.
 class InputCollector final : public TapSink {
  public:
-  InputCollector(LayerInputs& inputs, std::span<float> hidden) : inputs_(inputs), hidden_(hidden) {}
+  /// @param last also what the final norm makes of what leaves the layer
+  InputCollector(LayerInputs& inputs, std::span<float> hidden, bool last)
+      : inputs_(inputs), hidden_(hidden), last_(last) {}
 
   void put(const std::string& name, std::span<const float> values,
            std::span<const std::size_t>) override {
@@ -56,6 +55,8 @@ class InputCollector final : public TapSink {
       append(values, inputs_.attended);
     } else if (name == "layer.0.post_norm") {
       append(values, inputs_.feed_forward);
+    } else if (name == "final_norm" && last_) {
+      append(values, inputs_.output);
     } else if (name == "layer.0.out") {
       std::copy(values.begin(), values.end(), hidden_.begin() + static_cast<std::ptrdiff_t>(out_));
       out_ += values.size();
@@ -77,6 +78,7 @@ class InputCollector final : public TapSink {
   LayerInputs& inputs_;
   std::span<float> hidden_;
   std::size_t out_ = 0;
+  bool last_;
 };
 
 /// The first of `sequences` that make a step of at most kStepRows rows; at least one.
@@ -145,7 +147,13 @@ Result<LayerInputs> run_layer(const OpenedModel& model, std::uint32_t layer,
   DecoderStep step(config, std::make_shared<const DecoderWeights>(std::move(decoder)),
                    Compute::kBf16, kv, backend, *model.pool);
   LayerInputs inputs;
-  InputCollector collector(inputs, hidden);
+  const auto rows = hidden.size() / config.hidden;
+  inputs.attention.reserve(hidden.size());
+  inputs.attended.reserve(rows * config.heads * config.head_dim);
+  inputs.feed_forward.reserve(hidden.size());
+  const bool last = layer + 1 == model.config.layers;
+  if (last) inputs.output.reserve(hidden.size());
+  InputCollector collector(inputs, hidden, last);
   step.set_taps(&collector);
   std::size_t row = 0;
   for (std::size_t first = 0; first < sequences.size();) {

@@ -10,12 +10,16 @@
 
 namespace moesaic {
 
+/// Rows of a step: the layer's weights are read once for all of them.
+inline constexpr std::size_t kStepRows = 2048;
+
 /// What the matrices of one decoder layer were fed.
 struct LayerInputs {
   std::vector<Bf16> attention;       ///< [rows, hidden]
   std::vector<Bf16> attended;        ///< [rows, heads * head_dim]
   std::vector<Bf16> feed_forward;    ///< [rows, hidden]
   std::vector<std::int32_t> chosen;  ///< [rows, experts_per_token]; empty: no experts
+  std::vector<Bf16> output;          ///< of the last layer, what follows it: [rows, hidden]
 };
 
 /// Loads layer `layer` in bf16 and runs the sequences through it as the server does, a few at a

@@ -1,6 +1,7 @@
 #include "common/model/pack.hpp"
 
 #include <cstdio>
+#include <optional>
 
 #include "common/base/progress_line.hpp"
 #include "common/base/read_file.hpp"
@@ -8,6 +9,7 @@
 #include "common/model/inspect.hpp"
 #include "common/model/sha256.hpp"
 #include "services/all_in_one/calibration/calibration.hpp"
+#include "services/all_in_one/calibration/layer_log.hpp"
 #include "services/all_in_one/commands/commands.hpp"
 
 namespace moesaic {
@@ -41,13 +43,38 @@ Result<PackPolicy> policy_of(const Options& options, const ModelConfig& config) 
   return PackPolicy::uniform(*parse_format(options.format));
 }
 
-/// Runs the chats of the file through the checkpoint.
-Result<std::unique_ptr<Calibration>> calibrate(const Options& options) {
+/// Names what statistics come from: the file, and the pictures it points to.
+Result<std::string> name_of_data(const std::string& file, std::span<const ChatItem> items) {
+  MOESAIC_TRY(const auto text, read_file(file, kMaxDataBytes));
+  Sha256 hash;
+  hash.add(text.data(), text.size());
+  for (const auto& item : items)
+    for (const auto& visual : item.visuals)
+      for (const auto& frame : visual.frames) {
+        if (frame.file.empty()) continue;
+        MOESAIC_TRY(const auto bytes, read_file(frame.file, kMaxDataBytes));
+        hash.add(bytes.data(), bytes.size());
+      }
+  return hash.hex();
+}
+
+/// Reads the chats of the file, and says what they will take.
+Result<std::unique_ptr<Calibration>> calibrate(const Options& options, PackOptions& pack) {
   MOESAIC_TRY(const auto items, read_chat_items(options.calibration));
+  MOESAIC_TRY(pack.calibration, name_of_data(options.calibration, items));
   ModelOptions model;
   model.model = options.model;
   model.threads = options.threads;
-  return Calibration::run(model, items);
+  CalibrationSettings settings;
+  const auto key = pack.source + pack.calibration;
+  settings.kept.emplace(std::filesystem::path(options.output) / "calibration_rows",
+                        sha256_hex(key));
+  const auto available = available_memory();
+  MOESAIC_TRY(auto calibration, Calibration::start(model, items, std::move(settings)));
+  std::fprintf(stderr, "%zu chats, %zu tokens; memory: %s; %.2f GB are available\n", items.size(),
+               calibration->rows(), to_text(calibration->memory()).c_str(),
+               static_cast<double>(available) * 1e-9);
+  return calibration;
 }
 
 Result<void> run(const Options& options) {
@@ -65,20 +92,26 @@ Result<void> run(const Options& options) {
   pack.method = options.method == "absmax"   ? QuantMethod::kAbsmax
                 : options.method == "search" ? QuantMethod::kSearch
                                              : QuantMethod::kCalibrated;
-  std::unique_ptr<Calibration> calibration;
-  if (pack.method == QuantMethod::kCalibrated) {
-    MOESAIC_TRY(calibration, calibrate(options));
-    MOESAIC_TRY(const auto data, read_file(options.calibration, kMaxDataBytes));
-    pack.calibration = sha256_hex(data);
-    pack.statistics = [&](const WeightId& id) { return calibration->for_weight(id); };
-  }
   MOESAIC_TRY(pack.source, model_fingerprint(options.model, "auto"));
   pack.copy_from = options.model;
   MOESAIC_TRY(const auto source, open_checkpoint(options.model, config));
+  std::unique_ptr<Calibration> calibration;
+  std::optional<LayerLog> log;
+  if (pack.method == QuantMethod::kCalibrated) {
+    MOESAIC_TRY(calibration, calibrate(options, pack));
+    pack.statistics = [&](const WeightId& id) { return calibration->for_weight(id); };
+    log.emplace(config);
+    pack.layer_done = [&](std::uint32_t layer) {
+      std::fprintf(stderr, "%s\n", log->done(layer).c_str());
+    };
+  }
   ThreadPool pool(options.threads);
-  ProgressLine line("packing");
-  return write_pack(config, text, *source, pack, options.output, pool,
-                    [&line](std::uint64_t bytes, const std::string& what) { line(bytes, what); });
+  ProgressLine line("packing", matrix_bytes(config, pack.policy));
+  MOESAIC_CHECK(
+      write_pack(config, text, *source, pack, options.output, pool,
+                 [&line](std::uint64_t bytes, const std::string& what) { line(bytes, what); }));
+  if (calibration) calibration->forget();
+  return {};
 }
 
 void add(CLI::App& app, int& status, const char* name, const char* help, const char* format) {

@@ -4,12 +4,15 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <fstream>
 #include <set>
 
+#include "services/all_in_one/calibration/layer_log.hpp"
 #include "services/all_in_one/calibration/moment.hpp"
 #include "services/all_in_one/case_file.hpp"
 #include "services/all_in_one/eval/known_answer.hpp"
 #include "tests/support/json.hpp"
+#include "tests/support/temp_dir.hpp"
 
 namespace moesaic {
 namespace {
@@ -152,6 +155,11 @@ class CalibrationTest : public testing::Test {
     add(".input_norm", attention_in_);
     add(".attn_heads", attended_);
     add(".post_norm", ffn_in_);
+    const auto normed = tensors.at("final_norm").as<float>();
+    for (std::size_t r = sequence.request->prompt.size() - 1; r + 1 < rows; ++r)
+      output_in_.emplace_back(
+          normed.begin() + static_cast<std::ptrdiff_t>(r * config.hidden),
+          normed.begin() + static_cast<std::ptrdiff_t>((r + 1) * config.hidden));
     const auto ids = tensors.at("router." + std::to_string(kLayer) + ".index").as<std::int32_t>();
     for (std::size_t r = 0; r < rows; ++r) {
       const auto k = config.experts_per_token;
@@ -197,7 +205,7 @@ class CalibrationTest : public testing::Test {
 
   std::vector<ChatItem> items_;
   LoadedModel model_;
-  Rows attention_in_, attended_, ffn_in_;
+  Rows attention_in_, attended_, ffn_in_, output_in_;
   std::vector<std::vector<std::int32_t>> chosen_;
   std::vector<Modality> modality_;
 };
@@ -207,7 +215,7 @@ TEST_F(CalibrationTest, StatisticsEqualThoseOfTheWholeModelsIntermediates) {
   settings.kappa = 100;
   settings.few_rows = kFew;
   settings.pooled_rows = 1 << 20;
-  const auto started = Calibration::run(demo(), items_, settings);
+  const auto started = Calibration::start(demo(), items_, settings);
   ASSERT_TRUE(started) << started.error().what;
   auto& calibration = **started;
   EXPECT_EQ(calibration.rows(), ffn_in_.size());
@@ -250,13 +258,17 @@ TEST_F(CalibrationTest, StatisticsEqualThoseOfTheWholeModelsIntermediates) {
       EXPECT_LT(distance(*down, want), 1e-3) << expert;
     }
   EXPECT_TRUE(few && many) << "both kinds of experts are looked at";
+  const auto output = get({kEmbedding});
+  EXPECT_EQ(output->rows, output_in_.size());
+  EXPECT_LT(distance(*output, plain_moment(output_in_, hidden)), 1e-6);
 }
 
-TEST_F(CalibrationTest, WeightsComeInAnyOrderAndVectorsHaveNone) {
-  const auto started = Calibration::run(demo(), std::span(items_).first(3));
+TEST_F(CalibrationTest, LayersComeInOrderSomeMayBeLeftOutAndVectorsHaveNone) {
+  const auto items = std::span(items_).first(3);
+  const auto started = Calibration::start(demo(), items);
   ASSERT_TRUE(started) << started.error().what;
   auto& calibration = **started;
-  for (const auto kind : {kEmbedding, kInputNorm, kRouter, kVitQkv, kResamplerMlp}) {
+  for (const auto kind : {kInputNorm, kRouter, kVitQkv, kResamplerMlp}) {
     const auto none = calibration.for_weight({kind, 0});
     ASSERT_TRUE(none) << none.error().what;
     EXPECT_EQ(*none, nullptr);
@@ -265,16 +277,84 @@ TEST_F(CalibrationTest, WeightsComeInAnyOrderAndVectorsHaveNone) {
   ASSERT_TRUE(dense) << dense.error().what;
   EXPECT_EQ((*dense)->cols, model_.config.intermediate);
   EXPECT_GT((*dense)->second_moment[0], 0);
-  // In the order of a pack's files, a group of experts after the other.
-  const auto get = [&](std::uint32_t layer, std::uint32_t expert) {
-    const auto found = calibration.for_weight({kExpertGate, layer, Modality::kText, expert});
+  const auto get = [](Calibration& of, std::uint32_t layer, std::uint32_t expert) {
+    const auto found = of.for_weight({kExpertGate, layer, Modality::kText, expert});
     EXPECT_TRUE(found) << found.error().what;
     return (*found)->second_moment;
   };
-  const auto late = get(5, 0), early = get(1, 0), other = get(1, 8);
-  EXPECT_EQ(get(5, 0), late);
-  EXPECT_NE(late, early);
+  const auto early = get(calibration, 1, 0), other = get(calibration, 1, 8);
   EXPECT_NE(early, other);
+  EXPECT_EQ(get(calibration, 1, 0), early);
+  const auto late = get(calibration, 5, 0);
+  EXPECT_NE(late, early);
+  const auto back = calibration.for_weight({kQuery, 1});
+  ASSERT_FALSE(back);
+  EXPECT_THAT(back.error().what, testing::HasSubstr("layer 1 after layer 5"));
+  const auto again = Calibration::start(demo(), items);
+  ASSERT_TRUE(again);
+  EXPECT_EQ(get(**again, 5, 0), late) << "the layers before were run, too";
+}
+
+TEST_F(CalibrationTest, GoesOnWithTheRowsThatWereKept) {
+  const auto items = std::span(items_).first(3);
+  test::TempDir temp;
+  const auto path = temp.path() / "rows";
+  const auto get = [&](const char* key, std::uint32_t layer) {
+    CalibrationSettings settings;
+    settings.kept.emplace(path, key);
+    const auto started = Calibration::start(demo(), items, std::move(settings));
+    EXPECT_TRUE(started) << started.error().what;
+    const auto found = (*started)->for_weight({kQuery, layer});
+    EXPECT_TRUE(found) << found.error().what;
+    return (*found)->second_moment;
+  };
+  const auto third = get("a key", 3);
+  const auto fourth = get("a key", 4);
+  EXPECT_EQ(get("a key", 4), fourth);
+  // They are what is gone on with: doubled, as another key's or a later layer's they are not.
+  const RowsFile file(path, "a key");
+  std::vector<float> rows(std::filesystem::file_size(path) / sizeof(float) - 30);
+  ASSERT_EQ(file.read(5, rows).value(), 4U);
+  EXPECT_EQ(file.read(3, rows).value(), std::nullopt) << "of a later layer";
+  EXPECT_EQ(file.read(5, std::span(rows).first(7)).value(), std::nullopt) << "of another size";
+  EXPECT_EQ(RowsFile(path, "another").read(5, rows).value(), std::nullopt);
+  for (auto& x : rows) x *= 2;
+  rows.front() += 100;
+  ASSERT_TRUE(file.write(4, rows));
+  EXPECT_NE(get("a key", 4), fourth);
+  EXPECT_EQ(get("a key", 3), third);
+  ASSERT_TRUE(file.write(4, rows));
+  EXPECT_EQ(get("another", 4), fourth);
+  file.remove();
+  EXPECT_TRUE(std::filesystem::is_empty(temp.path()));
+}
+
+TEST_F(CalibrationTest, WhatDoesNotFitIsRefusedWithNumbers) {
+  CalibrationSettings settings;
+  settings.memory = calibration_memory(model_.config, 100, 100, true).peak();
+  const auto started = Calibration::start(demo(), items_, std::move(settings));
+  ASSERT_FALSE(started);
+  EXPECT_EQ(started.error().code, Errc::kTooLarge);
+  EXPECT_THAT(started.error().what,
+              testing::AllOf(testing::ContainsRegex("items.jsonl:[0-9]+: [0-9]+ tokens need"),
+                             testing::HasSubstr("GB of rows"), testing::HasSubstr("available")));
+}
+
+TEST(LayerLogTest, TellsRateAndTimeLeft) {
+  const auto config = load_model_config(kDemo);
+  ASSERT_TRUE(config);
+  const auto start = LayerLog::Clock::now();
+  LayerLog log(*config, start);
+  // Attention and the dense feed-forward: 192 x 32 (6 + 2 + 2 + 6) and 3 x 192 x 576.
+  EXPECT_EQ(log.done(0, start + std::chrono::milliseconds(430))
+                .find("layer 1 of 6: 0.4 s, 1.0 M weights/s, about "),
+            0U);
+  // A run that goes on counts its own layers only.
+  LayerLog late(*config, start);
+  EXPECT_EQ(late.done(5, start + std::chrono::seconds(2)).find("layer 6 of 6: 2.0 s, "), 0U);
+  EXPECT_THAT(late.done(5, start + std::chrono::seconds(3)),
+              testing::AllOf(testing::StartsWith("layer 6 of 6: 1.0 s"),
+                             testing::EndsWith("about 0.0 min left")));
 }
 
 TEST(CalibrationItemsTest, TheDemoModelsSetIsAnotherThanTheHeldOutOne) {
@@ -293,9 +373,47 @@ TEST(CalibrationItemsTest, TheDemoModelsSetIsAnotherThanTheHeldOutOne) {
   };
   for (const auto& item : *held_out) seen.insert(content(item));
   for (const auto& item : *items) EXPECT_EQ(seen.count(content(item)), 0U) << item.where;
-  const auto started = Calibration::run(demo(), *items);
+  const auto started = Calibration::start(demo(), *items);
   ASSERT_TRUE(started) << started.error().what;
   EXPECT_EQ((*started)->rows(), 16583U) << "as its README says";
+}
+
+TEST(CalibrationItemsTest, BadFilesAreRefusedByFileAndLine) {
+  test::TempDir temp;
+  const auto path = temp.path() / "set.jsonl";
+  std::ofstream(temp.path() / "no.png") << "not a picture";
+  const std::string good = R"({"messages": [{"role": "user", "content": "Hi"}], "answer": "x"})";
+  const auto picture = [](const std::string& name) {
+    return R"({"messages": [{"role": "user", "content": [{"type": "image", "image": ")" + name +
+           R"("}]}], "answer": "x"})";
+  };
+  std::string words;
+  for (int i = 0; i < 50000; ++i) words += "seven red hats ";
+  const std::pair<std::string, const char*> cases[] = {
+      {"", "set.jsonl: no items"},
+      {"\n  \n", "set.jsonl: no items"},
+      {good + "\n" + good.substr(0, 40) + "\n", "set.jsonl:2: not JSON: "},
+      {good + "\n{\"messages\": 3}\n", "set.jsonl:2: messages: a list"},
+      {good + "\n\n" + picture("gone.png"), "set.jsonl:3: messages[0].content[0]: no picture"},
+      {picture("no.png"), "no.png: "},
+      {R"({"messages": [{"role": "user", "content": ")" + words + R"("}], "answer": "x"})",
+       "tokens, the context holds "},
+  };
+  for (const auto& [content, want] : cases) {
+    std::ofstream(path) << content;
+    const auto items = read_chat_items(path);
+    std::string error;
+    if (items) {
+      const auto started = Calibration::start(demo(), *items);
+      ASSERT_FALSE(started) << want;
+      error = started.error().what;
+    } else {
+      error = items.error().what;
+    }
+    EXPECT_THAT(error, testing::StartsWith(path.string()));
+    EXPECT_THAT(error, testing::HasSubstr(want));
+  }
+  EXPECT_EQ(read_chat_items(temp.path() / "none.jsonl").error().code, Errc::kNotFound);
 }
 
 TEST(CalibrationItemsTest, AnItemThatCannotBeRunIsNamed) {
@@ -304,7 +422,7 @@ TEST(CalibrationItemsTest, AnItemThatCannotBeRunIsNamed) {
   item.thinking = true;
   item.messages.push_back({"user", {{ContentPart::Kind::kText, "Hi"}}, std::nullopt});
   item.answer = "x";
-  const auto started = Calibration::run(demo(), std::span(&item, 1));
+  const auto started = Calibration::start(demo(), std::span(&item, 1));
   ASSERT_FALSE(started);
   EXPECT_THAT(started.error().what, testing::HasSubstr("set.jsonl:4: "));
 }
