@@ -82,6 +82,9 @@ Result<void> run(const Options& options) {
   if (options.output.empty()) return fail(Errc::kInvalidArgument, "--output is missing");
   if (is_pack(options.model))
     return fail(Errc::kInvalidArgument, options.model + ": is a pack already; give its checkpoint");
+  // Before hours of calibration, not after.
+  if (is_pack(options.output))
+    return fail(Errc::kInvalidArgument, options.output + ": holds a finished pack already");
   MOESAIC_TRY(const auto text,
               read_file(std::filesystem::path(options.model) / "config.json", kMaxTextBytes));
   MOESAIC_TRY(const auto config, load_model_config(options.model));
