@@ -14,12 +14,13 @@ namespace moesaic {
 namespace {
 
 constexpr std::size_t kAreaBytes = std::size_t{192} << 20;
-constexpr std::size_t kPasses = 5;
+constexpr std::size_t kPasses = 9;
 /// Pages of a KV head that one pass reads: 8 MiB with four heads.
 constexpr std::size_t kPages = 128;
 constexpr AttentionShape kShape{Compute::kInt, 20, 4, 128};
 
-/// Attention of one row over caches in an area, one after the other, round and round.
+/// Attention of one row over the layers of a cache, laid out as the KV cache of the engine, one
+/// after the other, round and round.
 class Reader {
  public:
   explicit Reader(ThreadPool& pool)
@@ -28,8 +29,12 @@ class Reader {
         q_(kShape.heads * kShape.head_dim, 1.0F),
         out_(q_.size()) {
     std::memset(area_.data(), 0, area_.size());  // pages of its own; finite values
-    for (std::size_t at = 0; at + kShape.page_bytes() <= area_.size(); at += kShape.page_bytes())
-      pages_.push_back(area_.data() + at);
+    const std::size_t layers = area_.size() / (kPages * kShape.kv_heads * kShape.page_bytes());
+    for (std::size_t layer = 0; layer < layers; ++layer)
+      for (std::size_t h = 0; h < kShape.kv_heads; ++h)
+        for (std::size_t b = 0; b < kPages; ++b)
+          pages_.push_back(area_.data() +
+                           ((b * layers + layer) * kShape.kv_heads + h) * kShape.page_bytes());
   }
 
   /// @return bytes a second
