@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <optional>
 
+#include "common/base/available_memory.hpp"
 #include "common/base/progress_line.hpp"
 #include "common/base/read_file.hpp"
 #include "common/model/fingerprint.hpp"
