@@ -97,8 +97,8 @@ TEST_P(CalibratedPackTest, NoStatisticsAreAnErrorAndNoPack) {
 INSTANTIATE_TEST_SUITE_P(Formats, CalibratedPackTest,
                          testing::Values(WeightFormat::kW4r, WeightFormat::kCcq2,
                                          WeightFormat::kCcq25, WeightFormat::kCcq275),
-                         [](const auto& info) {
-                           std::string name(format_name(info.param));
+                         [](const auto& format) {
+                           std::string name(format_name(format.param));
                            std::ranges::replace(name, '.', '_');
                            return name;
                          });

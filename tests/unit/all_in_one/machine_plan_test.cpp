@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <map>
+#include <string>
 
 #include "common/base/read_file.hpp"
 #include "common/engine/make_engine.hpp"
@@ -81,12 +83,12 @@ TEST(MachinePlanTest, MixedFormatsComeFromAPolicyFile) {
   std::ofstream(policy) << "default: w4\nattention: w8\nembedding: w8\ntext_experts: [{format: "
                            "ccq2, layers: 1-20}, {format: w4, layers: 21-27}]\n";
   const auto plan = plan_of({.model = kPublished, .policy = policy});
-  for (const auto& part : plan.weights.parts) {
-    if (part.name == "attention") EXPECT_EQ(part.formats, "w8");
-    if (part.name == "text_experts") EXPECT_EQ(part.formats, "ccq2, w4");
-    if (part.name == "vision") EXPECT_EQ(part.formats, "bf16");
-    if (part.name == "values") EXPECT_EQ(part.formats, "f32");
-  }
+  std::map<std::string, std::string> formats;
+  for (const auto& part : plan.weights.parts) formats[part.name] = part.formats;
+  EXPECT_EQ(formats["attention"], "w8");
+  EXPECT_EQ(formats["text_experts"], "ccq2, w4");
+  EXPECT_EQ(formats["vision"], "bf16");
+  EXPECT_EQ(formats["values"], "f32");
   // Attention and head in eight bits: 2.13 GB a token of the four-bit experts, less here.
   EXPECT_LT(plan.weights.token_bytes(), 2.0e9);
 }

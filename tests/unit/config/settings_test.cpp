@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <fstream>
 
+#include "tests/support/temp_dir.hpp"
+
 namespace moesaic {
 namespace {
 
@@ -17,8 +19,10 @@ constexpr SettingSpec kSpecs[] = {
     {"model.compute", SettingSpec::Kind::kChoice, "bf16", "precision", 0, 0, "f32|bf16"},
 };
 
+/// Tests run side by side, each in a process of its own.
 std::filesystem::path write(const std::string& text) {
-  const auto path = std::filesystem::path(testing::TempDir()) / "settings_test.yaml";
+  static const test::TempDir dir;
+  const auto path = dir / "settings_test.yaml";
   std::ofstream(path) << text;
   return path;
 }
