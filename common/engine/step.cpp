@@ -183,6 +183,10 @@ void DecoderStep::attend(Half& half, std::uint32_t layer) {
   }
   attention(shape_, tasks_, pool_);
   tap_operand(name + ".attn_heads", attended.view());
+  if (taps_ == nullptr) {
+    linear_add(weights.attn_out, attended.view(), half.x.data(), config_.hidden, nullptr, pool_);
+    return;
+  }
   linear(weights.attn_out, attended.view(), branch_.resize(rows, config_.hidden), config_.hidden,
          nullptr, pool_);
   tap(name + ".attn_out", branch_, 0, config_.hidden, true);
@@ -231,13 +235,13 @@ Result<void> DecoderStep::end_feed_forward(Half& half, std::uint32_t layer) {
     half.span.end();
     MOESAIC_CHECK(gathered);
     tap(name + ".routed", branch_, 0, hidden, true);
-    if (weights.ffn.gate_up.data != nullptr) {
-      tap(name + ".shared", half.shared, 0, hidden, true);
-      for_rows(pool_, rows,
-               [&](std::size_t r) { add_to(half.shared.row(r), hidden, branch_.row(r)); });
-    }
+    const bool shared = weights.ffn.gate_up.data != nullptr;
+    if (shared) tap(name + ".shared", half.shared, 0, hidden, true);
+    for_rows(pool_, rows, [&](std::size_t r) {
+      if (shared) add_to(half.shared.row(r), hidden, branch_.row(r));
+      add_to(branch_.row(r), hidden, half.x.row(r));
+    });
     tap(name + ".mlp_out", branch_, 0, hidden, true);
-    for_rows(pool_, rows, [&](std::size_t r) { add_to(branch_.row(r), hidden, half.x.row(r)); });
   }
   tap("layer." + std::to_string(layer) + ".out", half.x, 0, hidden, false);
   return {};

@@ -33,7 +33,9 @@ class StoreSink final : public PanelSink {
 
   cpu::Epilogue epilogue() const override {
     if (bias_ != nullptr) return {};
-    return {.kind = cpu::Epilogue::Kind::kStore, .out = y_, .ld = ldy_};
+    return {.kind = add_ ? cpu::Epilogue::Kind::kAdd : cpu::Epilogue::Kind::kStore,
+            .out = y_,
+            .ld = ldy_};
   }
   void take(std::size_t panel, std::size_t first_row, std::size_t rows, const float* c,
             std::size_t ldc) const override {

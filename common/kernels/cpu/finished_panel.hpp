@@ -43,7 +43,7 @@ MOESAIC_AVX512 [[gnu::noinline]] inline void finish_rows(const FinishedPanel& r,
     }
     float* y = sums;
     if (e.kind != Epilogue::Kind::kTake) {
-      y = (e.kind == Epilogue::Kind::kStore ? e.out + row * e.ld : e.rows[row]) + r.panel * 32;
+      y = (e.kind == Epilogue::Kind::kLeaves ? e.rows[row] : e.out + row * e.ld) + r.panel * 32;
       _mm_prefetch(y + 32, _MM_HINT_T1);
       _mm_prefetch(y + 48, _MM_HINT_T1);
     }
@@ -55,6 +55,10 @@ MOESAIC_AVX512 [[gnu::noinline]] inline void finish_rows(const FinishedPanel& r,
         v0 = round_bf16x16(v0);
         v1 = round_bf16x16(v1);
       }
+    }
+    if (e.kind == Epilogue::Kind::kAdd) {
+      v0 = _mm512_add_ps(_mm512_loadu_ps(y), v0);
+      v1 = _mm512_add_ps(_mm512_loadu_ps(y + 16), v1);
     }
     _mm512_storeu_ps(y, v0);
     _mm512_storeu_ps(y + 16, v1);

@@ -95,6 +95,7 @@ struct Epilogue {
   enum class Kind : std::uint8_t {
     kTake,     ///< anything else: PanelSink::take
     kStore,    ///< out[row * ld + n] = sum
+    kAdd,      ///< out[row * ld + n] += sum
     kSiluMul,  ///< out[row * ld + i] = silu(gate) * up, of interleaved panels
     kLeaves,   ///< rows[row][n] = sum * weights[row], rounded to bf16 if `round`
   };

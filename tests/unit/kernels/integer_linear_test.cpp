@@ -16,6 +16,7 @@
 #include "common/kernels/quantize_rows.hpp"
 #include "common/kernels/stream_probe.hpp"
 #include "tests/support/integer_matrix.hpp"
+#include "tests/unit/kernels/linear_fixture.hpp"
 
 namespace moesaic {
 namespace {
@@ -285,6 +286,23 @@ TEST_P(IntegerLinearTest, TheLargestSumsAreExact) {
           ASSERT_EQ(y[r * 32 + n], static_cast<float>(sum) * s * row_scale(w, 0, n))
               << m << ' ' << n;
         }
+    }
+  }
+}
+
+TEST_P(IntegerLinearTest, AddingEqualsAProductThenAnAddition) {
+  const auto [isa, format] = GetParam();
+  const ForcedIsa forced(isa);
+  ThreadPool pool(2);
+  for (const std::size_t outputs : {33U, 96U}) {
+    const auto w = random_integer_matrix(format, outputs, 512, outputs);
+    for (const std::size_t m : {1U, 3U, 9U, 40U}) {
+      const auto x = random_rows(m, w.cols, m);
+      std::vector<float> sums(m * outputs), want(m * outputs, 1.25F), got = want;
+      linear(w, f32_operand(x, m, w.cols), sums.data(), outputs, nullptr, pool);
+      for (std::size_t i = 0; i < want.size(); ++i) want[i] += sums[i];
+      linear_add(w, f32_operand(x, m, w.cols), got.data(), outputs, nullptr, pool);
+      EXPECT_TRUE(same_bits(got, want)) << m << " rows, " << outputs << " outputs";
     }
   }
 }
