@@ -179,9 +179,9 @@ TEST_F(EngineTest, RefusesAtOnceWhatItCannotDo) {
   }
   EXPECT_EQ(code({4160}, 1), Errc::kInvalidArgument);
   EXPECT_EQ(code({4096}, 1), Errc::kShapeMismatch) << "a placeholder without an image";
-  run.submit(0, prompt_of(8, 1), 500);
+  run.submit(0, prompt_of(8, 1), 1000);
   while (run.engine().status().running == 0) std::this_thread::yield();
-  for (std::uint64_t i = 1; i < 3; ++i) run.submit(i, prompt_of(8, 1), 500);
+  for (std::uint64_t i = 1; i < 3; ++i) run.submit(i, prompt_of(8, 1), 1000);
   EXPECT_EQ(code({5}, 1), Errc::kOverloaded);
 }
 
