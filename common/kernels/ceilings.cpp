@@ -133,26 +133,23 @@ MOESAIC_AMX void fill_tiles() {
   MOESAIC_TILE_ZERO(3);
 }
 
-/// Four tiles of sums, products of 16 x 16 x 64 bytes.
-MOESAIC_AMX void tile_dpbssd(std::size_t steps) {
+/// Four tiles of sums, products of 16 x 16 x 64 bytes: of int8 or of bf16.
+template <bool kInt8>
+MOESAIC_AMX void tile_products(std::size_t steps) {
   const cpu::WholeTiles tiles;
   fill_tiles();
   for (std::size_t i = 0; i < steps / 16; ++i) {
-    MOESAIC_TILE_DOT(tdpbssd, 0, 4, 6);
-    MOESAIC_TILE_DOT(tdpbssd, 1, 4, 7);
-    MOESAIC_TILE_DOT(tdpbssd, 2, 5, 6);
-    MOESAIC_TILE_DOT(tdpbssd, 3, 5, 7);
-  }
-}
-
-MOESAIC_AMX void tile_dpbf16(std::size_t steps) {
-  const cpu::WholeTiles tiles;
-  fill_tiles();
-  for (std::size_t i = 0; i < steps / 16; ++i) {
-    MOESAIC_TILE_DOT(tdpbf16ps, 0, 4, 6);
-    MOESAIC_TILE_DOT(tdpbf16ps, 1, 4, 7);
-    MOESAIC_TILE_DOT(tdpbf16ps, 2, 5, 6);
-    MOESAIC_TILE_DOT(tdpbf16ps, 3, 5, 7);
+    if constexpr (kInt8) {
+      MOESAIC_TILE_DOT(tdpbssd, 0, 4, 6);
+      MOESAIC_TILE_DOT(tdpbssd, 1, 4, 7);
+      MOESAIC_TILE_DOT(tdpbssd, 2, 5, 6);
+      MOESAIC_TILE_DOT(tdpbssd, 3, 5, 7);
+    } else {
+      MOESAIC_TILE_DOT(tdpbf16ps, 0, 4, 6);
+      MOESAIC_TILE_DOT(tdpbf16ps, 1, 4, 7);
+      MOESAIC_TILE_DOT(tdpbf16ps, 2, 5, 6);
+      MOESAIC_TILE_DOT(tdpbf16ps, 3, 5, 7);
+    }
   }
 }
 
@@ -225,8 +222,8 @@ struct Loop {
 Loop loop_for(Isa isa, Compute compute) {
   if (isa == Isa::kAmx && compute != Compute::kF32) {
     constexpr double kTileProducts = 4 * 16 * 16 * 2 / 16.0;  // of 4-byte elements, a step
-    return compute == Compute::kInt ? Loop{tile_dpbssd, 64 * kTileProducts}
-                                    : Loop{tile_dpbf16, 32 * kTileProducts};
+    return compute == Compute::kInt ? Loop{tile_products<true>, 64 * kTileProducts}
+                                    : Loop{tile_products<false>, 32 * kTileProducts};
   }
   if (compute == Compute::kInt) {
     if (isa >= Isa::kAvx512) return {dpbusd16, 128.0 * kSums};
