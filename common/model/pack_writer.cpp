@@ -17,6 +17,7 @@
 #include "common/model/sha256.hpp"
 #include "common/model/weight_list.hpp"
 #include "common/model/weight_loader.hpp"
+#include "common/model/weight_plan.hpp"
 
 namespace moesaic {
 namespace {
@@ -463,36 +464,8 @@ class PackWriter {
 }  // namespace
 
 std::uint64_t matrix_bytes(const ModelConfig& config, const PackPolicy& policy) {
-  using enum WeightKind;
-  std::uint64_t total = 0;
-  for_each_weight(config, [&](const WeightId& id) {
-    const auto shape = weight_shape(config, id);
-    PackedMatrix packed;
-    packed.format = policy.at(component_of(id), id.layer);
-    packed.rows = shape.rows;
-    packed.cols = shape.cols;
-    switch (id.kind) {
-      case kQuery:
-        packed.rows += weight_shape(config, {kKey, id.layer}).rows;
-        packed.rows += weight_shape(config, {kValue, id.layer}).rows;
-        break;
-      case kDenseGate:
-      case kSharedGate:
-      case kExpertGate:
-        packed.gate_up = true;
-        break;
-      case kKey:
-      case kValue:
-      case kDenseUp:
-      case kSharedUp:
-      case kExpertUp:
-        return;
-      default:
-        if (shape.rows == 1 || is_router(id.kind)) return;
-    }
-    total += packed.bytes();
-  });
-  return total;
+  const auto plan = plan_weights(config, policy);
+  return plan.bytes() - plan.bytes_of("values");
 }
 
 Result<void> write_pack(const ModelConfig& config, std::string_view config_json,
