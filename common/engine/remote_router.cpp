@@ -12,9 +12,6 @@ namespace {
 using transport::FrameType;
 using Kind = transport::Event::Kind;
 
-/// A router that was just connected to gets so long before the decoder does without it.
-constexpr auto kConnectTime = std::chrono::milliseconds(200);
-
 }  // namespace
 
 RemoteRouter::RemoteRouter(const ModelConfig& config, std::shared_ptr<const RouterWeights> gates,
@@ -52,7 +49,7 @@ void RemoteRouter::use(const Topology& topology) {
       routers_.erase(it);
     } else if (const auto peer = endpoint_->connect(address)) {
       wanted.push_back({address, *peer, false});
-      connected_by_ = Clock::now() + kConnectTime;
+      connected_by_ = Clock::now() + options_.connect_time;
     } else {
       log(LogLevel::kWarn, "router at " + to_string(address) + ": " + peer.error().what);
     }

@@ -33,6 +33,8 @@ struct FanOutOptions {
   std::chrono::milliseconds question_timeout{5000};
   /// A shard that failed is asked again after so long if nobody else can be.
   std::chrono::milliseconds retry{50};
+  /// A router that was just connected to gets so long before the decoder does without it.
+  std::chrono::milliseconds connect_time{200};
 };
 
 /// The rows of one layer on their way through the shards.

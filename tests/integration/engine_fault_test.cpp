@@ -184,7 +184,7 @@ TEST(EngineFaultTest, WhoseTimeIsOverEndsAndTheOthersGoOn) {
     run.submit(late);
     const auto last = run.last(20);
     EXPECT_GE(Clock::now(), late.deadline);
-    EXPECT_LT(Clock::now(), late.deadline + 250ms);
+    EXPECT_LT(Clock::now(), late.deadline + 1s);
     EXPECT_EQ(last.finished, FinishReason::kError);
     ASSERT_TRUE(last.error);
     EXPECT_EQ(last.error->code, Errc::kExpertUnavailable) << last.error->what;
@@ -204,7 +204,7 @@ TEST(EngineFaultTest, ACancelIsHeardWhileAShardIsMissing) {
   const auto begun = Clock::now();
   run.engine().cancel(0);
   EXPECT_EQ(run.last(0).finished, FinishReason::kCancelled);
-  EXPECT_LT(Clock::now() - begun, 200ms);
+  EXPECT_LT(Clock::now() - begun, 1s);
 }
 
 TEST(EngineFaultTest, AnEngineEndsWhileAShardIsMissing) {

@@ -29,20 +29,23 @@ class TraceTreeTest : public testing::Test {
     config.capacity = 100'000;
     exporter = TraceExporter::start(config).value();
   }
-  /// Generates 20 tokens of a traced request and of one that is not; the spans by id.
+  /// Generates 20 tokens of a traced request between two that are not: the first waits for the
+  /// connections, so that nothing of the traced one is asked twice.
   void run(std::unique_ptr<ExpertBackend> experts) {
     EngineSettings settings;
     settings.tracer = exporter->tracer();
     test::RunningEngine engine(model, settings, std::move(experts));
+    engine.submit(1, test::prompt_of(30, 3), 20);
+    engine.wait(1);
     GenerateRequest request;
-    request.id = 1;
+    request.id = 2;
     request.prompt = test::prompt_of(30, 1);
     request.max_tokens = 20;
     request.trace = *parse_traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
     engine.submit(request);
-    engine.wait(1);
-    engine.submit(2, test::prompt_of(30, 2), 20);
     engine.wait(2);
+    engine.submit(3, test::prompt_of(30, 2), 20);
+    engine.wait(3);
   }
   void collect() {
     exporter.reset();
@@ -65,7 +68,9 @@ TEST_F(TraceTreeTest, LayersLeadThroughTheRouterToTheShards) {
   {
     test::ExpertCluster shards(model, shard_placement(model.config, model.compute, 2),
                                exporter->tracer());
-    run(shards.central({"router-0"}));
+    FanOutOptions patient;
+    patient.connect_time = std::chrono::seconds(30);  // never without the router
+    run(shards.central({"router-0"}, patient));
   }
   collect();
   const auto moe_layers = static_cast<std::size_t>(

@@ -79,7 +79,8 @@ class ExpertCluster {
         model_.config, model_.gates, source,
         endpoint("decoder", "decoder-" + std::to_string(decoders_++)), *model_.pool, options);
   }
-  std::unique_ptr<ExpertBackend> central(std::vector<std::string> routers) {
+  std::unique_ptr<ExpertBackend> central(std::vector<std::string> routers,
+                                         FanOutOptions options = {}) {
     for (const auto& name : routers) {
       topology_.routers.push_back(address(name));
       start_router(name);
@@ -87,7 +88,7 @@ class ExpertCluster {
     publish();
     return std::make_unique<RemoteRouter>(
         model_.config, model_.gates, source,
-        endpoint("decoder", "decoder-" + std::to_string(decoders_++)), *model_.pool);
+        endpoint("decoder", "decoder-" + std::to_string(decoders_++)), *model_.pool, options);
   }
 
   /// Faults of a member's carrier, by its name.
