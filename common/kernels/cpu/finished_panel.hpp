@@ -24,45 +24,39 @@ struct FinishedPanel {
   std::size_t ld = 0;
 };
 
-/// Rows [first, last) of a panel. The lines the next panel goes to are fetched meanwhile: a store
-/// that misses L2 holds up all behind it.
-MOESAIC_AVX512 [[gnu::noinline]] inline void finish_rows(const FinishedPanel& r, std::size_t first,
-                                                         std::size_t last) {
-  const Epilogue& e = r.epilogue;
-  const __m512 s0 = _mm512_load_ps(r.scales), s1 = _mm512_load_ps(r.scales + 16);
-  for (std::size_t i = first; i < last; ++i) {
-    float* sums = r.sums + i * r.ld;
-    const std::size_t row = r.first_row + i;
-    __m512 v0 = _mm512_mul_ps(_mm512_load_ps(sums), s0);
-    __m512 v1 = _mm512_mul_ps(_mm512_load_ps(sums + 16), s1);
-    if (e.kind == Epilogue::Kind::kSiluMul) {
-      float* y = e.out + row * e.ld + r.panel * 16;
-      _mm_prefetch(y + 16, _MM_HINT_T1);
-      _mm512_storeu_ps(y, _mm512_mul_ps(silu16(v0), v1));
-      continue;
-    }
-    float* y = sums;
-    if (e.kind != Epilogue::Kind::kTake) {
-      y = (e.kind == Epilogue::Kind::kLeaves ? e.rows[row] : e.out + row * e.ld) + r.panel * 32;
-      _mm_prefetch(y + 32, _MM_HINT_T1);
-      _mm_prefetch(y + 48, _MM_HINT_T1);
-    }
-    if (e.kind == Epilogue::Kind::kLeaves) {
-      const __m512 w = _mm512_set1_ps(e.weights == nullptr ? 1.0F : e.weights[row]);
-      v0 = _mm512_mul_ps(v0, w);
-      v1 = _mm512_mul_ps(v1, w);
-      if (e.round) {
-        v0 = round_bf16x16(v0);
-        v1 = round_bf16x16(v1);
-      }
-    }
-    if (e.kind == Epilogue::Kind::kAdd) {
-      v0 = _mm512_add_ps(_mm512_loadu_ps(y), v0);
-      v1 = _mm512_add_ps(_mm512_loadu_ps(y + 16), v1);
-    }
-    _mm512_storeu_ps(y, v0);
-    _mm512_storeu_ps(y + 16, v1);
+/// What becomes of a row's scaled sums, of outputs 0-15 and 16-31 of a panel. The lines the next
+/// panel goes to are fetched meanwhile: a store that misses L2 holds up all behind it.
+/// @param taken where the sums go if a sink is to take them
+template <bool kSiluMul>
+MOESAIC_INLINE void finish_row(const Epilogue& e, std::size_t panel, std::size_t row, __m512 v0,
+                               __m512 v1, float* taken) {
+  if constexpr (kSiluMul) {
+    float* y = e.out + row * e.ld + panel * 16;
+    _mm_prefetch(y + 16, _MM_HINT_T1);
+    _mm512_storeu_ps(y, _mm512_mul_ps(silu16(v0), v1));
+    return;
   }
+  float* y = taken;
+  if (e.kind != Epilogue::Kind::kTake) {
+    y = (e.kind == Epilogue::Kind::kLeaves ? e.rows[row] : e.out + row * e.ld) + panel * 32;
+    _mm_prefetch(y + 32, _MM_HINT_T1);
+    _mm_prefetch(y + 48, _MM_HINT_T1);
+  }
+  if (e.kind == Epilogue::Kind::kLeaves) {
+    const __m512 w = _mm512_set1_ps(e.weights == nullptr ? 1.0F : e.weights[row]);
+    v0 = _mm512_mul_ps(v0, w);
+    v1 = _mm512_mul_ps(v1, w);
+    if (e.round) {
+      v0 = round_bf16x16(v0);
+      v1 = round_bf16x16(v1);
+    }
+  }
+  if (e.kind == Epilogue::Kind::kAdd) {
+    v0 = _mm512_add_ps(_mm512_loadu_ps(y), v0);
+    v1 = _mm512_add_ps(_mm512_loadu_ps(y + 16), v1);
+  }
+  _mm512_storeu_ps(y, v0);
+  _mm512_storeu_ps(y + 16, v1);
 }
 
 /// How the sums of a panel are finished row by row, if they are.
@@ -71,9 +65,23 @@ inline Epilogue epilogue_of(const IntegerJob& job, std::size_t panel) {
   return (panel + 1) * width <= job.w->rows ? job.sink->epilogue() : Epilogue{};
 }
 
+template <bool kSiluMul>
+MOESAIC_AVX512 void finish_rows(const FinishedPanel& r) {
+  const __m512 s0 = _mm512_load_ps(r.scales), s1 = _mm512_load_ps(r.scales + 16);
+  for (std::size_t i = 0; i < r.rows; ++i) {
+    float* sums = r.sums + i * r.ld;
+    finish_row<kSiluMul>(r.epilogue, r.panel, r.first_row + i,
+                         _mm512_mul_ps(_mm512_load_ps(sums), s0),
+                         _mm512_mul_ps(_mm512_load_ps(sums + 16), s1), sums);
+  }
+}
+
 /// All rows at once.
 inline void finish_panel(const FinishedPanel& r, const IntegerJob& job) {
-  finish_rows(r, 0, r.rows);
+  if (r.epilogue.kind == Epilogue::Kind::kSiluMul)
+    finish_rows<true>(r);
+  else
+    finish_rows<false>(r);
   if (r.epilogue.kind == Epilogue::Kind::kTake)
     job.sink->take(r.panel, r.first_row, r.rows, r.sums, r.ld);
 }

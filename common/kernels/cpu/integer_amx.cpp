@@ -4,6 +4,7 @@
 #include <cassert>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "common/kernels/cpu/amx.hpp"
 #include "common/kernels/cpu/finished_panel.hpp"
@@ -14,21 +15,22 @@
 
 // Integer products on tiles. Tiles 0-3 hold sums, 4 and 5 activations, 6 and 7 weights. A unit of
 // work is 32 outputs (a panel) x up to 32 rows x one K block; all units of a block pass over the
-// same unpacked weights in L1. What else there is to do is spread over the steps of a unit, where
-// it runs beside the products: the sums of the unit before are stored between the first products
-// (together at the end they cost a seventh of the speed), then scaled and added up, a share of the
-// next block's weights is unpacked, and the block after that prefetched.
+// same unpacked weights in L1. What else there is to do stands between the tile instructions of a
+// unit, a piece in each gap, where it costs next to nothing (and a core that is shared with another
+// user of tiles wants gaps, see MOESAIC_TILE_GAP): the sums of the unit before are scaled and added
+// up, or finished after the last block, a share of the next block's weights is unpacked, and the
+// block after that prefetched.
 
 namespace moesaic::cpu {
 namespace {
 
-constexpr std::size_t kUnitRows = 32;
-constexpr std::size_t kUnitValues = kUnitRows * 32;
+constexpr std::size_t kUnitValues = 32 * 32;
 
 // ---------------------------------------------------------------- unpacking
 
 /// How tiles take a format: kPlanes B tiles a half, whose products are added in the proportion
-/// 1 : 4; unpack() writes lines 4 j .. 4 j + 3 of 64 k to out [plane][half][16 lines][64].
+/// 1 : 4. Lines 4 j .. 4 j + 3 of 64 k go to out [plane][half][16 lines][64], at once by
+/// quarter(), or by piece<0>() to piece<3>() of a Quarter that lives from the first to the last.
 template <class Format>
 struct Unpacked {
   static constexpr std::size_t kPlanes = 1;
@@ -39,6 +41,32 @@ struct Unpacked {
                       _mm512_store_si512(out + l * 64, w0);
                       _mm512_store_si512(out + 1024 + l * 64, w1);
                     });
+  }
+};
+
+/// A quarter at once in the first piece.
+template <class Format>
+struct Quarter {
+  template <int kPiece>
+  MOESAIC_INLINE void piece(const std::byte* panel, std::size_t q, int j, std::byte* out) {
+    if constexpr (kPiece == 0) Unpacked<Format>::quarter(panel, q, j, out);
+  }
+};
+
+/// One line of codes of one half in each piece.
+template <>
+struct Quarter<W4r> {
+  W4r::Group group[2];
+
+  template <int kPiece>
+  MOESAIC_INLINE void piece(const std::byte* panel, std::size_t q, int j, std::byte* out) {
+    constexpr int kHalf = kPiece % 2, kOctet = kPiece / 2;
+    const std::byte* block = W4r::block(panel, q);
+    if constexpr (kOctet == 0) group[kHalf] = W4r::group(W4r::words(block, kHalf), j, 0);
+    const __m512i c = _mm512_load_si512(block + 64 + (2 * j + kOctet) * 128 + kHalf * 64);
+    std::byte* to = out + kHalf * 1024 + (4 * j + 2 * kOctet) * 64;
+    _mm512_store_si512(to, W4r::low(c, group[kHalf]));
+    _mm512_store_si512(to + 64, W4r::high(c, group[kHalf]));
   }
 };
 
@@ -79,16 +107,23 @@ struct Unpacked<Ccq2> {
   }
 };
 
-// ---------------------------------------------------------------- finished sums
+// ---------------------------------------------------------------- sums
 
-/// Sums of a unit and K block, on their way from tiles to the unit's f32 sums: out = sum * scale +
-/// in. Whole tiles; what stands in rows that are not real does not matter.
+/// Sums of a unit and K block, on their way from tiles to the unit's f32 sums, out = sum * scale +
+/// in, or, after the last block, to what becomes of them.
 struct Drain {
-  std::size_t rows = 0;               ///< 0, 16 or 32
-  const std::int32_t* sum = nullptr;  ///< [tiles of rows][halves][16][16], or planes for tiles
+  enum class To : std::uint8_t { kSums, kSiluMul, kRows };
+  To to = To::kSums;
+  std::size_t rows = 0;               ///< real ones, at most 32
+  const std::int32_t* sum = nullptr;  ///< [rows][32], or [planes][16][32]
   const float* scales = nullptr;      ///< of the rows in this block
   const float* in = nullptr;          ///< [rows][32]; of the first block -0, which adds nothing
-  float* out = nullptr;
+  float* out = nullptr;               ///< [rows][32]
+  // Of finished sums.
+  Epilogue epilogue;
+  const float* panel_scales = nullptr;  ///< [32]
+  std::size_t panel = 0;
+  std::size_t first_row = 0;  ///< of the layout
 };
 
 template <std::size_t kPlanes>
@@ -98,23 +133,46 @@ MOESAIC_INLINE __m512i sum_of_planes(const std::int32_t* sum) {
   return _mm512_add_epi32(low, _mm512_slli_epi32(_mm512_load_si512(sum + 512), 2));
 }
 
-/// Rows [first, first + kRows).
-template <std::size_t kPlanes, std::size_t kRows>
-MOESAIC_INLINE void drain_rows(const Drain& d, std::size_t first) {
-  // A row's halves lie a tile apart.
-  const std::int32_t* sum = d.sum + first / 16 * 512 + first % 16 * 16;
-  const float *scales = d.scales + first, *in = d.in + first * 32;
-  float* out = d.out + first * 32;
-#pragma GCC unroll 16
-  for (std::size_t i = 0; i < kRows; ++i) {
-    const __m512 scale = _mm512_set1_ps(scales[i]);
-#pragma GCC unroll 2
-    for (std::size_t h = 0; h < 2; ++h) {
-      const __m512 v = _mm512_cvtepi32_ps(sum_of_planes<kPlanes>(sum + i * 16 + h * 256));
-      _mm512_store_ps(out + i * 32 + h * 16,
-                      _mm512_fmadd_ps(v, scale, _mm512_load_ps(in + i * 32 + h * 16)));
-    }
+/// Row i of a drain, in bytes and counters that run beside it.
+struct DrainCursor {
+  const std::byte *sum, *in;
+  std::byte* out;
+  const float* scale;
+  std::size_t row = 0;
+
+  explicit DrainCursor(const Drain& d)
+      : sum(reinterpret_cast<const std::byte*>(d.sum)),
+        in(reinterpret_cast<const std::byte*>(d.in)),
+        out(reinterpret_cast<std::byte*>(d.out)),
+        scale(d.scales) {}
+};
+
+template <std::size_t kPlanes, Drain::To kTo>
+MOESAIC_INLINE void drain_row(const Drain& d, DrainCursor& at) {
+  const std::size_t offset = at.row * 128;
+  const auto* sum = reinterpret_cast<const std::int32_t*>(at.sum + offset);
+  const auto* in = reinterpret_cast<const float*>(at.in + offset);
+  auto* out = reinterpret_cast<float*>(at.out + offset);
+  const __m512 scale = _mm512_set1_ps(at.scale[at.row]);
+  const __m512 v0 =
+      _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum_of_planes<kPlanes>(sum)), scale, _mm512_load_ps(in));
+  const __m512 v1 = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum_of_planes<kPlanes>(sum + 16)), scale,
+                                    _mm512_load_ps(in + 16));
+  if constexpr (kTo == Drain::To::kSums) {
+    _mm512_store_ps(out, v0);
+    _mm512_store_ps(out + 16, v1);
+  } else {
+    finish_row<kTo == Drain::To::kSiluMul>(d.epilogue, d.panel, d.first_row + at.row,
+                                           _mm512_mul_ps(v0, _mm512_load_ps(d.panel_scales)),
+                                           _mm512_mul_ps(v1, _mm512_load_ps(d.panel_scales + 16)),
+                                           out);
   }
+  ++at.row;
+}
+
+template <std::size_t kPlanes, Drain::To kTo>
+MOESAIC_AVX512 void drain_rows(const Drain& d) {
+  for (DrainCursor at(d); at.row < d.rows;) drain_row<kPlanes, kTo>(d, at);
 }
 
 // ---------------------------------------------------------------- a unit
@@ -155,78 +213,111 @@ struct Unit {
   // Lines of the block after it to fetch in every step.
   const std::byte* fetch = nullptr;
   std::size_t fetch_lines = 0;
-  // In rows.
-  Share finish;
-  FinishedPanel ready;
 };
 
 /// kDirect: weights are lines of both halves in turn, as they are stored.
 /// @post sums are in the tiles: [rows of tiles][halves], or [planes][halves]
-template <class Format, std::size_t kTiles, bool kDirect, std::size_t kSteps>
-MOESAIC_AVX512 [[gnu::noinline]] void run_unit(const Unit& u) {
+template <class Format, std::size_t kTiles, bool kDirect, std::size_t kSteps, Drain::To kTo>
+MOESAIC_AVX512 [[gnu::noinline]] void run_unit_to(const Unit& u) {
   constexpr std::size_t kPlanes = kDirect ? 1 : Unpacked<Format>::kPlanes;
   static_assert(kPlanes == 1 || kTiles == 1);
   constexpr std::size_t kSecond = kDirect ? 64 : 1024, kStride = kDirect ? 128 : 64;
+  constexpr std::size_t kRowsAtOnce = 8 / kSteps;
   const std::byte *x = u.x, *w = u.weights, *fetch = u.fetch;
-  const std::size_t fetch_lines = u.fetch_lines;
-  const Drain drain = u.drain;
-  std::size_t quarter = u.unpack.next, row = u.finish.next;
-  // A front end that has to do more than this between tile instructions becomes the limit.
-#pragma GCC unroll 8
+  const std::size_t fetch_lines = u.fetch_lines, next_rows = u.next_rows;
+  const Drain& drain = u.drain;
+  const std::size_t drain_rows = drain.rows;
+  DrainCursor at(drain);
+  std::size_t quarter = u.unpack.next;
+
+  const auto store_others = [&]() MOESAIC_AVX512_LAMBDA {
+    MOESAIC_TILE_STORE(2, u.sum + 512, 128);
+    MOESAIC_TILE_GAP();
+    MOESAIC_TILE_STORE(3, u.sum + 528, 128);
+  };
+  MOESAIC_TILE_STORE(0, u.sum, 128);
+  MOESAIC_TILE_GAP();
+  MOESAIC_TILE_STORE(1, u.sum + 16, 128);
+  if constexpr (kPlanes == 2) store_others();  // the other plane of the first rows
   for (std::size_t q = 0; q < kSteps; ++q, x += u.chunk, w += kPlanes * kTile) {
+    Quarter<Format> unpacking;
+    std::size_t quarters = kDirect ? 0 : u.unpack.at(q, kSteps);
+    const std::size_t quarter_q = u.first_q + quarter / 4;
+    std::byte* const to = u.to + quarter / 4 * kPlanes * kTile;
+    const auto rows = [&]() MOESAIC_AVX512_LAMBDA {
+      if (at.row >= drain_rows) {
+        MOESAIC_TILE_GAP();
+        return;
+      }
+      for (std::size_t i = 0; i < kRowsAtOnce; ++i)
+        if (kRowsAtOnce == 1 || at.row < drain_rows) drain_row<kPlanes, kTo>(drain, at);
+    };
+    const auto piece = [&]<int kPiece>(std::integral_constant<int, kPiece>) MOESAIC_AVX512_LAMBDA {
+      if constexpr (!kDirect)
+        if (quarters > 0)
+          return unpacking.template piece<kPiece>(u.panel, quarter_q, static_cast<int>(quarter % 4),
+                                                  to);
+      MOESAIC_TILE_GAP();
+    };
+    using std::integral_constant;
+
+    piece(integral_constant<int, 0>());
     MOESAIC_TILE_LOAD(6, w, kStride);
+    rows();
     MOESAIC_TILE_STREAM(4, x, 64);
+    piece(integral_constant<int, 1>());
     MOESAIC_TILE_LOAD(7, w + kSecond, kStride);
-    if (q == 0) {
-      MOESAIC_TILE_STORE(0, u.sum, 64);
-      MOESAIC_TILE_ZERO(0);
-    }
+    rows();
+    if (q == 0) MOESAIC_TILE_ZERO(0);
     MOESAIC_TILE_DOT(tdpbssd, 0, 4, 6);
-    if (q == 0) {
-      MOESAIC_TILE_STORE(1, u.sum + 256, 64);
-      MOESAIC_TILE_ZERO(1);
-    }
+    piece(integral_constant<int, 2>());
+    if (q == 0) MOESAIC_TILE_ZERO(1);
     MOESAIC_TILE_DOT(tdpbssd, 1, 4, 7);
+    if (kPlanes == 1 && q == 0 && drain_rows > 16) store_others();
     for (std::size_t i = 0; i < fetch_lines; ++i, fetch += 64) _mm_prefetch(fetch, _MM_HINT_T1);
+    rows();
     if constexpr (kTiles == 2) {
-      MOESAIC_TILE_STREAM(5, x + u.next_rows, 64);
+      MOESAIC_TILE_STREAM(5, x + next_rows, 64);
     } else if constexpr (kPlanes == 2) {
       MOESAIC_TILE_LOAD(6, w + kTile, 64);
+      MOESAIC_TILE_GAP();
       MOESAIC_TILE_LOAD(7, w + kTile + kSecond, 64);
     }
-    if (q == 0) {
-      if (drain.rows > 16 || kPlanes == 2) {
-        MOESAIC_TILE_STORE(2, u.sum + 512, 64);
-        MOESAIC_TILE_STORE(3, u.sum + 768, 64);
-      }
-      if constexpr (kTiles == 2 || kPlanes == 2) {
-        MOESAIC_TILE_ZERO(2);
-        MOESAIC_TILE_ZERO(3);
-      }
+    piece(integral_constant<int, 3>());
+    if constexpr (kTiles == 2 || kPlanes == 2) {
+      constexpr bool kRows = kTiles == 2;
+      if (q == 0) MOESAIC_TILE_ZERO(2);
+      if constexpr (kRows)
+        MOESAIC_TILE_DOT(tdpbssd, 2, 5, 6);
+      else
+        MOESAIC_TILE_DOT(tdpbssd, 2, 4, 6);
+      rows();
+      if (q == 0) MOESAIC_TILE_ZERO(3);
+      if constexpr (kRows)
+        MOESAIC_TILE_DOT(tdpbssd, 3, 5, 7);
+      else
+        MOESAIC_TILE_DOT(tdpbssd, 3, 4, 7);
+    } else {
+      rows();
     }
-    if constexpr (kTiles == 2) {
-      MOESAIC_TILE_DOT(tdpbssd, 2, 5, 6);
-      MOESAIC_TILE_DOT(tdpbssd, 3, 5, 7);
-    } else if constexpr (kPlanes == 2) {
-      MOESAIC_TILE_DOT(tdpbssd, 2, 4, 6);
-      MOESAIC_TILE_DOT(tdpbssd, 3, 4, 7);
-    }
-    if constexpr (!kDirect)
-      for (std::size_t i = u.unpack.at(q, kSteps); i > 0; --i, ++quarter)
+    if constexpr (!kDirect) {
+      if (quarters == 0) continue;
+      for (++quarter; --quarters > 0; ++quarter)
         Unpacked<Format>::quarter(u.panel, u.first_q + quarter / 4, static_cast<int>(quarter % 4),
                                   u.to + quarter / 4 * kPlanes * kTile);
-    // The second 16 rows, if there are any, in the second half of the steps.
-    if constexpr (kSteps == 1) {
-      if (drain.rows > 0) drain_rows<kPlanes, 16>(drain, 0);
-      if (drain.rows > 16) drain_rows<kPlanes, 16>(drain, 16);
-    } else {
-      constexpr std::size_t kRows = 32 / kSteps;
-      if (drain.rows > q * kRows) drain_rows<kPlanes, kRows>(drain, q * kRows);
     }
-    if (const std::size_t n = u.finish.at(q, kSteps); n > 0) {
-      finish_rows(u.ready, row, row + n);
-      row += n;
-    }
+  }
+}
+
+template <class Format, std::size_t kTiles, bool kDirect, std::size_t kSteps>
+void run_unit(const Unit& u) {
+  switch (u.drain.to) {
+    case Drain::To::kSums:
+      return run_unit_to<Format, kTiles, kDirect, kSteps, Drain::To::kSums>(u);
+    case Drain::To::kSiluMul:
+      return run_unit_to<Format, kTiles, kDirect, kSteps, Drain::To::kSiluMul>(u);
+    case Drain::To::kRows:
+      return run_unit_to<Format, kTiles, kDirect, kSteps, Drain::To::kRows>(u);
   }
 }
 
@@ -246,21 +337,17 @@ class Tiles {
   Tiles& operator=(const Tiles&) = delete;
 };
 
-/// The sums in the tiles, when no unit follows.
+/// The sums in the tiles, when no unit follows: those of the last block.
 template <std::size_t kPlanes>
 MOESAIC_AVX512 void store_and_drain(const Unit& u) {
-  MOESAIC_TILE_STORE(0, u.sum, 64);
-  MOESAIC_TILE_STORE(1, u.sum + 256, 64);
-  MOESAIC_TILE_STORE(2, u.sum + 512, 64);
-  MOESAIC_TILE_STORE(3, u.sum + 768, 64);
-  for (std::size_t row = 0; row < u.drain.rows; row += 16) drain_rows<kPlanes, 16>(u.drain, row);
-}
-
-/// Finishes at once what is not to be spread over the visits of the next panel.
-void finish_early(FinishedPanel& panel, const IntegerJob& job, std::size_t visits) {
-  if (panel.epilogue.kind != Epilogue::Kind::kTake && visits > 1) return;
-  finish_panel(panel, job);
-  panel.rows = 0;
+  MOESAIC_TILE_STORE(0, u.sum, 128);
+  MOESAIC_TILE_STORE(1, u.sum + 16, 128);
+  MOESAIC_TILE_STORE(2, u.sum + 512, 128);
+  MOESAIC_TILE_STORE(3, u.sum + 528, 128);
+  if (u.drain.to == Drain::To::kSiluMul)
+    drain_rows<kPlanes, Drain::To::kSiluMul>(u.drain);
+  else
+    drain_rows<kPlanes, Drain::To::kRows>(u.drain);
 }
 
 struct alignas(64) MinusZeros {
@@ -276,17 +363,16 @@ void run_tiles(const IntegerJob& job) {
   constexpr std::size_t kPlanes = kDirect ? 1 : Unpacked<Format>::kPlanes;
   constexpr std::size_t kStepBytes = kPlanes * kTile;
   constexpr std::size_t kTiles = kPlanes == 1 ? 2 : 1;
-  constexpr std::size_t kUnitSums = kTiles * 16 * 32;
+  constexpr std::size_t kMostRows = kTiles * 16, kUnitSums = kMostRows * 32;
   const RowLayout& layout = *job.layout;
   const std::size_t blocks = layout.padded_cols / layout.block;
   const std::size_t rows = job.last_row - job.first_row;
-  const std::size_t tiles = (rows + 15) / 16, units = (tiles + kTiles - 1) / kTiles;
-  const std::size_t visits = units * blocks;
+  const std::size_t units = (rows + kMostRows - 1) / kMostRows;
   const std::size_t panel_bytes = job.w->panel_bytes(), bytes = kSteps * Format::kBytes;
 
   const std::size_t unpacked_bytes = kDirect ? 0 : kSteps * kStepBytes;
   std::byte* const unpacked =
-      integer_scratch(2 * unpacked_bytes + kUnitValues * 4 + 2 * units * kUnitSums * sizeof(float));
+      integer_scratch(2 * unpacked_bytes + kUnitValues * 4 + units * kUnitSums * sizeof(float));
   auto* const sums = reinterpret_cast<std::int32_t*>(unpacked + 2 * unpacked_bytes);
   auto* const acc = reinterpret_cast<float*>(sums + kUnitValues);
 
@@ -302,10 +388,13 @@ void run_tiles(const IntegerJob& job) {
   unit.sum = sums;
   unit.drain.sum = sums;
   unit.fetch_lines = (bytes / 64 + units * kSteps - 1) / (units * kSteps);
+  // Of a panel that is not finished row by row: after its last unit is drained.
+  const auto take = [&](std::size_t p) {
+    if (unit.drain.epilogue.kind == Epilogue::Kind::kTake)
+      job.sink->take(p, job.first_row, rows, acc, 32);
+  };
   std::size_t turn = 0;
   for (std::size_t p = job.first_panel; p < job.last_panel; ++p, panel += panel_bytes) {
-    float* const panel_acc = acc + (p - job.first_panel) % 2 * units * kUnitSums;
-    std::size_t visit = 0;
     for (std::size_t b = 0; b < blocks; ++b, ++turn) {
       const bool last_block = b + 1 == blocks, more = !last_block || p + 1 < job.last_panel;
       unit.panel = last_block ? panel + panel_bytes : panel;
@@ -314,32 +403,36 @@ void run_tiles(const IntegerJob& job) {
       unit.weights =
           kDirect ? Format::block(panel, b * kSteps) : unpacked + turn % 2 * unpacked_bytes;
       unit.fetch = Format::block(unit.panel, unit.first_q) + bytes;
-      for (std::size_t i = 0; i < units; ++i, ++visit) {
-        const std::size_t row = job.first_row + i * kTiles * 16;
+      for (std::size_t i = 0; i < units; ++i) {
+        const std::size_t first = i * kMostRows, row = job.first_row + first;
+        const std::size_t count = std::min(kMostRows, rows - first);
         unit.x = job.x + layout.value_offset(row, b * layout.block);
         unit.unpack = Share(more ? 4 * kSteps : 0, i, units, kSteps);
-        // The panel before has its last sums after the first visit.
-        unit.finish = visit == 0 ? Share() : Share(unit.ready.rows, visit - 1, visits - 1, kSteps);
-        const bool two = kTiles == 2 && 2 * i + 1 < tiles;
-        if (two)
+        if (kTiles == 2 && count > 16)
           run_unit<Format, kTiles, kDirect, kSteps>(unit);
         else
           run_unit<Format, 1, kDirect, kSteps>(unit);
         unit.fetch += unit.fetch_lines * kSteps * 64;
-        float* const sums_so_far = panel_acc + i * kUnitSums;
-        unit.drain.rows = two ? 32 : 16;
-        unit.drain.scales = layout.scales(job.x) + b * layout.padded_rows() + row;
-        unit.drain.in = b == 0 ? kMinusZeros.values : sums_so_far;
-        unit.drain.out = sums_so_far;
-        if (visit == 0 && unit.ready.rows > 0) finish_early(unit.ready, job, visits);
+
+        auto& drain = unit.drain;
+        if (i == 0 && b == 0 && p > job.first_panel) take(p - 1);
+        drain.rows = count;
+        drain.scales = layout.scales(job.x) + b * layout.padded_rows() + row;
+        drain.out = acc + i * kUnitSums;
+        drain.in = b == 0 ? kMinusZeros.values : drain.out;
+        drain.to = Drain::To::kSums;
+        if (!last_block) continue;
+        drain.epilogue = epilogue_of(job, p);
+        drain.to = drain.epilogue.kind == Epilogue::Kind::kSiluMul ? Drain::To::kSiluMul
+                                                                   : Drain::To::kRows;
+        drain.panel_scales = reinterpret_cast<const float*>(panel);
+        drain.panel = p;
+        drain.first_row = row;
       }
     }
-    unit.ready = {
-        epilogue_of(job, p), p, job.first_row, rows, reinterpret_cast<const float*>(panel),
-        panel_acc,           32};
   }
   store_and_drain<kPlanes>(unit);
-  finish_early(unit.ready, job, 1);
+  take(job.last_panel - 1);
 }
 
 template <class Format, bool kDirect = false>

@@ -17,8 +17,6 @@
 
 namespace moesaic::cpu {
 
-#define MOESAIC_INLINE MOESAIC_AVX512 [[gnu::always_inline]] inline
-
 inline constexpr std::size_t kBlockBytes = 1088;
 inline constexpr std::size_t kTile = 2048;  ///< unpacked bytes of 64 k x 32 rows
 
@@ -49,29 +47,35 @@ struct W4r {
     return panel + 128 + q * kBlockBytes;
   }
 
-  /// The multiplier in both 16-bit halves of a lane, and what takes 8 from a code and raises it, in
-  /// every byte.
+  /// The multiplier in every 16 bits, the same raised by 2^12, and what takes 8 from a code and
+  /// raises it, in every byte.
   struct Group {
-    __m512i mult, base;
+    __m512i mult, mult12, base;
   };
   /// Multipliers of 16 rows, four groups each, doubled into both halves of a lane.
   MOESAIC_INLINE static __m512i words(const std::byte* block, int half) {
+    const __m512i twice = _mm512_set_epi16(15, 15, 14, 14, 13, 13, 12, 12, 11, 11, 10, 10, 9, 9, 8,
+                                           8, 7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
     const auto* p = reinterpret_cast<const __m256i*>(block + 32 * half);
-    const __m512i m = _mm512_cvtepu16_epi32(_mm256_load_si256(p));
-    return _mm512_or_si512(m, _mm512_slli_epi32(m, 16));
+    return _mm512_permutexvar_epi16(twice, _mm512_castsi256_si512(_mm256_load_si256(p)));
   }
   MOESAIC_INLINE static Group group(__m512i words, int j, std::int32_t raise = kZero) {
-    const __m512i m =
-        _mm512_and_si512(_mm512_srl_epi16(words, _mm_cvtsi32_si128(4 * j)), _mm512_set1_epi16(15));
+    const __m512i shift = _mm512_set1_epi16(static_cast<short>(4 * j));
+    const __m512i m = _mm512_and_si512(_mm512_srlv_epi16(words, shift), _mm512_set1_epi16(15));
     const __m512i eight = _mm512_mullo_epi16(_mm512_set1_epi8(8), m);
-    return {m, _mm512_sub_epi8(_mm512_set1_epi8(static_cast<char>(raise)), eight)};
+    return {m, _mm512_slli_epi16(m, 12),
+            _mm512_sub_epi8(_mm512_set1_epi8(static_cast<char>(raise)), eight)};
   }
   /// code * mult <= 225: one 16-bit multiplication scales two codes.
   MOESAIC_INLINE static __m512i low(__m512i c, Group g) {
     return _mm512_add_epi8(_mm512_mullo_epi16(_mm512_and_si512(c, _mm512_set1_epi8(15)), g.mult),
                            g.base);
   }
-  MOESAIC_INLINE static __m512i high(__m512i c, Group g) { return low(_mm512_srli_epi16(c, 4), g); }
+  /// 16 code * 2^12 mult / 2^16, exactly.
+  MOESAIC_INLINE static __m512i high(__m512i c, Group g) {
+    const __m512i codes = _mm512_and_si512(c, _mm512_set1_epi8(static_cast<char>(0xF0)));
+    return _mm512_add_epi8(_mm512_mulhi_epu16(codes, g.mult12), g.base);
+  }
 
   /// Lines 4 j .. 4 j + 3.
   template <class Use>

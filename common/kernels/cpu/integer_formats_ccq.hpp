@@ -14,8 +14,6 @@
 
 namespace moesaic::cpu {
 
-#define MOESAIC_INLINE MOESAIC_AVX512 [[gnu::always_inline]] inline
-
 /// Lines of levels, each cut out of the word of its row by a shift: byte j of a lane is the level
 /// of k = 4 line + j.
 template <LevelPlace (*kPlace)(std::size_t k), int kBits, bool kShortLast>

@@ -6,6 +6,7 @@
 #define MOESAIC_AVX2 [[gnu::target("avx2,fma,f16c")]]
 #define MOESAIC_AVX512 \
   [[gnu::target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]]
+#define MOESAIC_INLINE MOESAIC_AVX512 [[gnu::always_inline]] inline
 #define MOESAIC_AVX512BF16 \
   [[gnu::target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")]]
 // The same for a lambda, where the attribute has to stand behind the parameters.
