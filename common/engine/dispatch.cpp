@@ -1,9 +1,22 @@
 #include "common/engine/dispatch.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
 namespace moesaic {
+namespace {
+
+void widen(const Operand& x, std::size_t row, float* to) {
+  if (x.compute == Compute::kF32) {
+    std::memcpy(to, x.f32(row), x.cols * sizeof(float));
+    return;
+  }
+  const Bf16* from = x.bf16(row);
+  for (std::size_t c = 0; c < x.cols; ++c) to[c] = bf16_to_f32(from[c]);
+}
+
+}  // namespace
 
 Dispatch::Dispatch(const ModelConfig& config, std::shared_ptr<const RouterWeights> gates)
     : config_(config), gates_(std::move(gates)) {}
@@ -14,27 +27,27 @@ WeightFormat Dispatch::expert_format(std::uint32_t layer, std::size_t modality) 
 }
 
 /// Rows of one modality through the gate. Its weights (0.7 MB for 64 experts of 2560) are read once
-/// a row: the threads share them where there are few rows.
+/// for every few rows: the threads share them where there are few.
 void Dispatch::compute_logits(const MoeStep& step, const Choice& choice, const RouterGate& gate,
                               ThreadPool& pool) {
   constexpr std::size_t kFewRows = 8;
-  const std::size_t rows = choice.rows.size();
-  for_rows(pool, rows, [&](std::size_t i) {
-    const auto row = choice.rows[i];
-    float* u = u_.row(row);
-    if (step.x.compute == Compute::kF32) {
-      std::memcpy(u, step.x.f32(row), step.x.cols * sizeof(float));
-    } else {
-      const Bf16* from = step.x.bf16(row);
-      for (std::size_t c = 0; c < step.x.cols; ++c) u[c] = bf16_to_f32(from[c]);
-    }
-  });
+  const std::size_t rows = choice.rows.size(), groups = (rows + kRouterRows - 1) / kRouterRows;
   const std::size_t parts = rows < kFewRows ? pool.size() : 1;
-  pool.parallel_for(rows * parts, [&](std::size_t task) {
-    const auto row = choice.rows[task / parts];
-    const std::size_t part = task % parts;
-    router_logits(gate, u_.row(row), part * gate.experts / parts, (part + 1) * gate.experts / parts,
-                  logits_.row(row));
+  pool.parallel_for(groups * parts, [&](std::size_t task) {
+    const std::size_t first = task / parts * kRouterRows, part = task % parts;
+    const std::size_t count = std::min(kRouterRows, rows - first);
+    thread_local std::vector<float> memory;
+    memory.resize(kRouterRows * step.x.cols);
+    const float* u[kRouterRows];
+    float* logits[kRouterRows];
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto row = choice.rows[first + i];
+      u[i] = memory.data() + i * step.x.cols;
+      widen(step.x, row, memory.data() + i * step.x.cols);
+      logits[i] = logits_.row(row);
+    }
+    router_logits(gate, {u, count}, part * gate.experts / parts, (part + 1) * gate.experts / parts,
+                  {logits, count});
   });
 }
 
@@ -43,7 +56,6 @@ void Dispatch::choose(const MoeStep& step, ThreadPool& pool, Choices& choices) {
   const std::size_t hidden = config_.hidden;
   std::size_t widest = 0;
   for (const auto& gate : gates_->layers[step.layer]) widest = std::max(widest, gate.experts);
-  u_.resize(step.x.rows, hidden);
   logits_.resize(step.x.rows, widest);
   for (std::size_t m = 0; m < kModalities; ++m) {
     auto& choice = choices[m];

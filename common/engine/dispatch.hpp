@@ -47,7 +47,7 @@ class Dispatch {
 
   ModelConfig config_;
   std::shared_ptr<const RouterWeights> gates_;
-  FloatRows u_, logits_;
+  FloatRows logits_;
   TapSink* taps_ = nullptr;
 };
 

@@ -12,6 +12,7 @@
 #include <cassert>
 #include <cstdint>
 #include <cstring>
+#include <numeric>
 #include <vector>
 
 #include "common/base/aligned_buffer.hpp"
@@ -277,21 +278,20 @@ double measure_read_gbs(ThreadPool& pool, std::size_t bytes) {
   return best / 1e9;
 }
 
-double measure_peak_gops(Isa isa, Compute compute, ThreadPool& pool) {
-  constexpr std::size_t kSteps = 200'000;
+double measure_peak_gops(Isa isa, Compute compute, ThreadPool& pool, double seconds) {
+  constexpr std::size_t kSteps = 20'000;
   const auto loop = loop_for(isa, compute);
-  std::vector<double> best(pool.size(), 0.0);
-  for (int repeat = 0; repeat < 9; ++repeat)
-    pool.parallel_for(pool.size(), [&](std::size_t worker) {
-      const double start = seconds_of(CLOCK_THREAD_CPUTIME_ID);
+  std::vector<double> rates(pool.size(), 0.0);
+  pool.parallel_for(pool.size(), [&](std::size_t worker) {
+    const double end = wall_seconds() + seconds, start = seconds_of(CLOCK_THREAD_CPUTIME_ID);
+    double ops = 0;
+    do {
       loop.run(kSteps);
-      const double rate =
-          loop.ops_per_step * kSteps / (seconds_of(CLOCK_THREAD_CPUTIME_ID) - start);
-      best[worker] = std::max(best[worker], rate);
-    });
-  double sum = 0;
-  for (const double rate : best) sum += rate;
-  return sum / 1e9;
+      ops += loop.ops_per_step * kSteps;
+    } while (wall_seconds() < end);
+    rates[worker] = ops / (seconds_of(CLOCK_THREAD_CPUTIME_ID) - start);
+  });
+  return std::accumulate(rates.begin(), rates.end(), 0.0) / 1e9;
 }
 
 namespace {

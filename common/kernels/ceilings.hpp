@@ -27,9 +27,11 @@ double measure_read_gbs(ThreadPool& pool, std::size_t bytes);
 /// the products of that level and mode sum: scalar, 8- or 16-lane f32 multiply-add, vdpbf16ps or
 /// tdpbf16ps; of integers scalar, vpmaddwd with vpaddd (8 sums of two products), vpdpbusd (16 of
 /// four) or tdpbssd.
-/// Worker CPU time is counted, so that a busy machine does not lower it. Takes about 0.1 s.
+/// The mean over `seconds`: where other programs share the core of a hyper-thread, what is left of
+/// it changes within tenths of seconds. CPU time of the workers is counted, so that losing the core
+/// altogether does not lower it.
 /// @pre isa is available
-double measure_peak_gops(Isa isa, Compute compute, ThreadPool& pool);
+double measure_peak_gops(Isa isa, Compute compute, ThreadPool& pool, double seconds = 0.1);
 
 /// Times passes and tells which of them ran without any thread of the process being put off its
 /// core: on shared machines the others say nothing about the kernel. Asks the scheduler for long

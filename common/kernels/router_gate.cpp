@@ -8,6 +8,9 @@
 #include "common/kernels/elementwise.hpp"
 
 namespace moesaic {
+
+static_assert(kRouterRows == norm_detail::kDotRows);
+
 namespace {
 
 constexpr float kMinWeightSum = 1e-12F;
@@ -36,11 +39,16 @@ void choose(const RouterGate& gate, const float* p, std::uint32_t* ids, float* w
 }
 
 template <Isa kIsa>
-void logits_at(const RouterGate& gate, const float* u, std::size_t first, std::size_t last,
-               float* logits) {
+void logits_at(const RouterGate& gate, std::span<const float* const> u, std::size_t first,
+               std::size_t last, std::span<float* const> logits) {
   static const norm_detail::Level& level = norm_detail::level_for(kIsa);
-  for (std::size_t e = first; e < last; ++e)
-    logits[e] = level.dot(u, gate.weight.data() + e * gate.hidden, gate.hidden);
+  for (std::size_t r = 0; r < u.size(); r += kRouterRows) {
+    const std::size_t rows = std::min(kRouterRows, u.size() - r);
+    float* out[kRouterRows];
+    for (std::size_t i = 0; i < rows; ++i) out[i] = logits[r + i] + first;
+    level.dots(&u[r], rows, gate.weight.data() + first * gate.hidden, last - first, gate.hidden,
+               out);
+  }
 }
 
 template <Isa kIsa>
@@ -59,7 +67,7 @@ void choose_at(const RouterGate& gate, const float* logits, std::uint32_t* ids, 
 template <Isa kIsa>
 void route_at(const RouterGate& gate, const float* u, float* logits, std::uint32_t* ids,
               float* weights) {
-  logits_at<kIsa>(gate, u, 0, gate.experts, logits);
+  logits_at<kIsa>(gate, std::span(&u, 1), 0, gate.experts, std::span(&logits, 1));
   choose_at<kIsa>(gate, logits, ids, weights);
 }
 
@@ -70,8 +78,8 @@ RouteFn route_for(Isa isa) {
   return isa == Isa::kAvx2 ? route_at<Isa::kAvx2> : route_at<Isa::kScalar>;
 }
 
-void router_logits(const RouterGate& gate, const float* u, std::size_t first, std::size_t last,
-                   float* logits) {
+void router_logits(const RouterGate& gate, std::span<const float* const> u, std::size_t first,
+                   std::size_t last, std::span<float* const> logits) {
   static const auto best = active_isa() >= Isa::kAvx512 ? logits_at<Isa::kAvx512>
                            : active_isa() == Isa::kAvx2 ? logits_at<Isa::kAvx2>
                                                         : logits_at<Isa::kScalar>;

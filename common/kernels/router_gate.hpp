@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "common/kernels/isa.hpp"
@@ -19,12 +20,15 @@ struct RouterGate {
       bias;  ///< [experts], e_score_correction_bias: moves the choice, never the weights
 };
 
-/// Logits of experts [first, last) of one row, stripe-64 dot products: the first half of a choice,
-/// which threads can share.
-/// @param u      [hidden] f32 (bf16-valued where norms round)
-/// @param logits [experts]; those of the range are written
-void router_logits(const RouterGate& gate, const float* u, std::size_t first, std::size_t last,
-                   float* logits);
+/// Logits of experts [first, last) of some rows, stripe-64 dot products: the first half of a
+/// choice, which threads can share. Rows share the weights that are read, kRouterRows at a time; a
+/// logit depends on its own row only.
+/// @param u      each [hidden] f32 (bf16-valued where norms round)
+/// @param logits each [experts]; those of the range are written
+/// @pre u.size() == logits.size()
+inline constexpr std::size_t kRouterRows = 3;
+void router_logits(const RouterGate& gate, std::span<const float* const> u, std::size_t first,
+                   std::size_t last, std::span<float* const> logits);
 
 /// The choice by the logits of all experts (at most 64, asserted): descending p + bias, ties to the
 /// lower id.

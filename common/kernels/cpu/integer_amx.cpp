@@ -18,8 +18,8 @@
 // same unpacked weights in L1. What else there is to do stands between the tile instructions of a
 // unit, a piece in each gap, where it costs next to nothing (and a core that is shared with another
 // user of tiles wants gaps, see MOESAIC_TILE_GAP): the sums of the unit before are scaled and added
-// up, or finished after the last block, a share of the next block's weights is unpacked, and the
-// block after that prefetched.
+// up, or finished after the last block, weights are unpacked, in the first unit of a block those of
+// the next step, and those of the next block are prefetched.
 
 namespace moesaic::cpu {
 namespace {
@@ -29,44 +29,18 @@ constexpr std::size_t kUnitValues = 32 * 32;
 // ---------------------------------------------------------------- unpacking
 
 /// How tiles take a format: kPlanes B tiles a half, whose products are added in the proportion
-/// 1 : 4. Lines 4 j .. 4 j + 3 of 64 k go to out [plane][half][16 lines][64], at once by
-/// quarter(), or by piece<0>() to piece<3>() of a Quarter that lives from the first to the last.
+/// 1 : 4; quarter() writes lines 4 j .. 4 j + 3 of 64 k to out [plane][half][16 lines][64].
 template <class Format>
 struct Unpacked {
   static constexpr std::size_t kPlanes = 1;
-  MOESAIC_AVX512 [[gnu::noinline]] static void quarter(const std::byte* panel, std::size_t q, int j,
+  template <int j>
+  MOESAIC_AVX512 [[gnu::noinline]] static void quarter(const std::byte* panel, std::size_t q,
                                                        std::byte* out) {
     Format::quarter(Format::block(panel, q), panel, q, j, 0,
                     [&](std::size_t l, __m512i w0, __m512i w1) MOESAIC_AVX512_LAMBDA {
                       _mm512_store_si512(out + l * 64, w0);
                       _mm512_store_si512(out + 1024 + l * 64, w1);
                     });
-  }
-};
-
-/// A quarter at once in the first piece.
-template <class Format>
-struct Quarter {
-  template <int kPiece>
-  MOESAIC_INLINE void piece(const std::byte* panel, std::size_t q, int j, std::byte* out) {
-    if constexpr (kPiece == 0) Unpacked<Format>::quarter(panel, q, j, out);
-  }
-};
-
-/// One line of codes of one half in each piece.
-template <>
-struct Quarter<W4r> {
-  W4r::Group group[2];
-
-  template <int kPiece>
-  MOESAIC_INLINE void piece(const std::byte* panel, std::size_t q, int j, std::byte* out) {
-    constexpr int kHalf = kPiece % 2, kOctet = kPiece / 2;
-    const std::byte* block = W4r::block(panel, q);
-    if constexpr (kOctet == 0) group[kHalf] = W4r::group(W4r::words(block, kHalf), j, 0);
-    const __m512i c = _mm512_load_si512(block + 64 + (2 * j + kOctet) * 128 + kHalf * 64);
-    std::byte* to = out + kHalf * 1024 + (4 * j + 2 * kOctet) * 64;
-    _mm512_store_si512(to, W4r::low(c, group[kHalf]));
-    _mm512_store_si512(to + 64, W4r::high(c, group[kHalf]));
   }
 };
 
@@ -89,7 +63,8 @@ struct Unpacked<Ccq2> {
   MOESAIC_INLINE static __m512i scale(__m512i levels, Plane p) {
     return _mm512_add_epi8(_mm512_mullo_epi16(levels, p.mult), p.base);
   }
-  MOESAIC_AVX512 [[gnu::noinline]] static void quarter(const std::byte* panel, std::size_t q, int j,
+  template <int j>
+  MOESAIC_AVX512 [[gnu::noinline]] static void quarter(const std::byte* panel, std::size_t q,
                                                        std::byte* out) {
     const std::byte* block = Ccq2::block(panel, q);
     const __m512i m0 = Ccq2::group_scale(block, q, 0), m1 = Ccq2::group_scale(block, q, 1);
@@ -106,6 +81,15 @@ struct Unpacked<Ccq2> {
                   });
   }
 };
+
+/// The first 64 k of a panel.
+template <class Format>
+void unpack_first(const std::byte* panel, std::byte* out) {
+  Unpacked<Format>::template quarter<0>(panel, 0, out);
+  Unpacked<Format>::template quarter<1>(panel, 0, out);
+  Unpacked<Format>::template quarter<2>(panel, 0, out);
+  Unpacked<Format>::template quarter<3>(panel, 0, out);
+}
 
 // ---------------------------------------------------------------- sums
 
@@ -177,27 +161,6 @@ MOESAIC_AVX512 void drain_rows(const Drain& d) {
 
 // ---------------------------------------------------------------- a unit
 
-/// Things to do one after the other, spread over the steps of a unit: `count` of them from `next`
-/// on, every step `each`, or, where that is 0, one in some of the steps. The same pattern unit
-/// after unit, so that branches are foreseen.
-struct Share {
-  std::size_t next = 0, count = 0, each = 0;
-
-  Share() = default;
-  /// Part `index` of `parts` of `total`.
-  Share(std::size_t total, std::size_t index, std::size_t parts, std::size_t steps) {
-    const std::size_t size = (total + parts - 1) / parts;
-    next = std::min(total, size * index);
-    count = std::min(total - next, size);
-    each = size < steps ? 0 : (size + steps - 1) / steps;
-  }
-  /// How many in step q.
-  std::size_t at(std::size_t q, std::size_t steps) const {
-    if (each == 0) return q * count % steps < count ? 1 : 0;
-    return std::min(each, count - std::min(count, q * each));
-  }
-};
-
 struct Unit {
   const std::byte* weights = nullptr;  ///< unpacked, [steps][planes][halves][1024], or in place
   const std::byte* x = nullptr;        ///< first tile of activations
@@ -205,12 +168,12 @@ struct Unit {
   std::size_t chunk = 0;               ///< bytes to the next 64 k
   std::int32_t* sum = nullptr;         ///< takes the sums that are in the tiles
   Drain drain;                         ///< what to do with them
-  // Of the next block, in quarters of 64 k.
-  Share unpack;
-  const std::byte* panel = nullptr;
-  std::size_t first_q = 0;
-  std::byte* to = nullptr;
-  // Lines of the block after it to fetch in every step.
+  // What there is to unpack, a step before it is needed: of this block in its first unit, and the
+  // first 64 k of the next block at the end of the last unit. Null: nothing.
+  const std::byte *panel = nullptr, *next_panel = nullptr;
+  std::size_t first_q = 0, next_q = 0;
+  std::byte *unpacked = nullptr, *next_unpacked = nullptr;
+  // Lines of the next block to fetch in every step.
   const std::byte* fetch = nullptr;
   std::size_t fetch_lines = 0;
 };
@@ -228,7 +191,6 @@ MOESAIC_AVX512 [[gnu::noinline]] void run_unit_to(const Unit& u) {
   const Drain& drain = u.drain;
   const std::size_t drain_rows = drain.rows;
   DrainCursor at(drain);
-  std::size_t quarter = u.unpack.next;
 
   const auto store_others = [&]() MOESAIC_AVX512_LAMBDA {
     MOESAIC_TILE_STORE(2, u.sum + 512, 128);
@@ -240,10 +202,6 @@ MOESAIC_AVX512 [[gnu::noinline]] void run_unit_to(const Unit& u) {
   MOESAIC_TILE_STORE(1, u.sum + 16, 128);
   if constexpr (kPlanes == 2) store_others();  // the other plane of the first rows
   for (std::size_t q = 0; q < kSteps; ++q, x += u.chunk, w += kPlanes * kTile) {
-    Quarter<Format> unpacking;
-    std::size_t quarters = kDirect ? 0 : u.unpack.at(q, kSteps);
-    const std::size_t quarter_q = u.first_q + quarter / 4;
-    std::byte* const to = u.to + quarter / 4 * kPlanes * kTile;
     const auto rows = [&]() MOESAIC_AVX512_LAMBDA {
       if (at.row >= drain_rows) {
         MOESAIC_TILE_GAP();
@@ -252,25 +210,30 @@ MOESAIC_AVX512 [[gnu::noinline]] void run_unit_to(const Unit& u) {
       for (std::size_t i = 0; i < kRowsAtOnce; ++i)
         if (kRowsAtOnce == 1 || at.row < drain_rows) drain_row<kPlanes, kTo>(drain, at);
     };
-    const auto piece = [&]<int kPiece>(std::integral_constant<int, kPiece>) MOESAIC_AVX512_LAMBDA {
+    const bool next = q + 1 == kSteps;
+    const std::byte* const packed = next ? u.next_panel : u.panel;
+    const auto unpack = [&]<int j>(std::integral_constant<int, j>) MOESAIC_AVX512_LAMBDA {
       if constexpr (!kDirect)
-        if (quarters > 0)
-          return unpacking.template piece<kPiece>(u.panel, quarter_q, static_cast<int>(quarter % 4),
-                                                  to);
+        if (packed != nullptr) {
+          const std::size_t step = next ? 0 : q + 1;
+          return Unpacked<Format>::template quarter<j>(
+              packed, (next ? u.next_q : u.first_q) + step,
+              (next ? u.next_unpacked : u.unpacked) + step * kPlanes * kTile);
+        }
       MOESAIC_TILE_GAP();
     };
     using std::integral_constant;
 
-    piece(integral_constant<int, 0>());
+    unpack(integral_constant<int, 0>());
     MOESAIC_TILE_LOAD(6, w, kStride);
     rows();
     MOESAIC_TILE_STREAM(4, x, 64);
-    piece(integral_constant<int, 1>());
+    unpack(integral_constant<int, 1>());
     MOESAIC_TILE_LOAD(7, w + kSecond, kStride);
     rows();
     if (q == 0) MOESAIC_TILE_ZERO(0);
     MOESAIC_TILE_DOT(tdpbssd, 0, 4, 6);
-    piece(integral_constant<int, 2>());
+    unpack(integral_constant<int, 2>());
     if (q == 0) MOESAIC_TILE_ZERO(1);
     MOESAIC_TILE_DOT(tdpbssd, 1, 4, 7);
     if (kPlanes == 1 && q == 0 && drain_rows > 16) store_others();
@@ -283,7 +246,7 @@ MOESAIC_AVX512 [[gnu::noinline]] void run_unit_to(const Unit& u) {
       MOESAIC_TILE_GAP();
       MOESAIC_TILE_LOAD(7, w + kTile + kSecond, 64);
     }
-    piece(integral_constant<int, 3>());
+    unpack(integral_constant<int, 3>());
     if constexpr (kTiles == 2 || kPlanes == 2) {
       constexpr bool kRows = kTiles == 2;
       if (q == 0) MOESAIC_TILE_ZERO(2);
@@ -300,17 +263,12 @@ MOESAIC_AVX512 [[gnu::noinline]] void run_unit_to(const Unit& u) {
     } else {
       rows();
     }
-    if constexpr (!kDirect) {
-      if (quarters == 0) continue;
-      for (++quarter; --quarters > 0; ++quarter)
-        Unpacked<Format>::quarter(u.panel, u.first_q + quarter / 4, static_cast<int>(quarter % 4),
-                                  u.to + quarter / 4 * kPlanes * kTile);
-    }
   }
 }
 
 template <class Format, std::size_t kTiles, bool kDirect, std::size_t kSteps>
-void run_unit(const Unit& u) {
+void run_unit(const Unit& u, bool two) {
+  if (kTiles == 2 && !two) return run_unit<Format, 1, kDirect, kSteps>(u, false);
   switch (u.drain.to) {
     case Drain::To::kSums:
       return run_unit_to<Format, kTiles, kDirect, kSteps, Drain::To::kSums>(u);
@@ -361,7 +319,6 @@ constexpr MinusZeros kMinusZeros;
 template <class Format, bool kDirect, std::size_t kSteps>
 void run_tiles(const IntegerJob& job) {
   constexpr std::size_t kPlanes = kDirect ? 1 : Unpacked<Format>::kPlanes;
-  constexpr std::size_t kStepBytes = kPlanes * kTile;
   constexpr std::size_t kTiles = kPlanes == 1 ? 2 : 1;
   constexpr std::size_t kMostRows = kTiles * 16, kUnitSums = kMostRows * 32;
   const RowLayout& layout = *job.layout;
@@ -370,17 +327,16 @@ void run_tiles(const IntegerJob& job) {
   const std::size_t units = (rows + kMostRows - 1) / kMostRows;
   const std::size_t panel_bytes = job.w->panel_bytes(), bytes = kSteps * Format::kBytes;
 
-  const std::size_t unpacked_bytes = kDirect ? 0 : kSteps * kStepBytes;
-  std::byte* const unpacked =
-      integer_scratch(2 * unpacked_bytes + kUnitValues * 4 + units * kUnitSums * sizeof(float));
-  auto* const sums = reinterpret_cast<std::int32_t*>(unpacked + 2 * unpacked_bytes);
+  const std::size_t unpacked_bytes = kDirect ? 0 : kSteps * kPlanes * kTile;
+  // A last step that unpacks the first one needs another place than that.
+  constexpr std::size_t kBuffers = kSteps == 1 ? 2 : 1;
+  std::byte* const unpacked = integer_scratch(kBuffers * unpacked_bytes + kUnitValues * 4 +
+                                              units * kUnitSums * sizeof(float));
+  auto* const sums = reinterpret_cast<std::int32_t*>(unpacked + kBuffers * unpacked_bytes);
   auto* const acc = reinterpret_cast<float*>(sums + kUnitValues);
 
   const std::byte* panel = job.w->data + job.first_panel * panel_bytes;
-  if constexpr (!kDirect)
-    for (std::size_t i = 0; i < 4 * kSteps; ++i)
-      Unpacked<Format>::quarter(panel, i / 4, static_cast<int>(i % 4),
-                                unpacked + i / 4 * kStepBytes);
+  if constexpr (!kDirect) unpack_first<Format>(panel, unpacked);
   const Tiles configured(layout.tile_rows());
   Unit unit;
   unit.chunk = layout.chunk();
@@ -396,22 +352,22 @@ void run_tiles(const IntegerJob& job) {
   std::size_t turn = 0;
   for (std::size_t p = job.first_panel; p < job.last_panel; ++p, panel += panel_bytes) {
     for (std::size_t b = 0; b < blocks; ++b, ++turn) {
-      const bool last_block = b + 1 == blocks, more = !last_block || p + 1 < job.last_panel;
-      unit.panel = last_block ? panel + panel_bytes : panel;
-      unit.first_q = last_block ? 0 : (b + 1) * kSteps;
-      unit.to = unpacked + (turn + 1) % 2 * unpacked_bytes;
-      unit.weights =
-          kDirect ? Format::block(panel, b * kSteps) : unpacked + turn % 2 * unpacked_bytes;
-      unit.fetch = Format::block(unit.panel, unit.first_q) + bytes;
+      const bool last_block = b + 1 == blocks;
+      const std::byte* const next_panel = last_block ? panel + panel_bytes : panel;
+      const bool more = !last_block || p + 1 < job.last_panel;
+      unit.first_q = b * kSteps;
+      unit.next_q = last_block ? 0 : (b + 1) * kSteps;
+      unit.unpacked = unpacked + turn % kBuffers * unpacked_bytes;
+      unit.next_unpacked = unpacked + (turn + 1) % kBuffers * unpacked_bytes;
+      unit.weights = kDirect ? Format::block(panel, b * kSteps) : unit.unpacked;
+      unit.fetch = Format::block(next_panel, unit.next_q);
       for (std::size_t i = 0; i < units; ++i) {
         const std::size_t first = i * kMostRows, row = job.first_row + first;
         const std::size_t count = std::min(kMostRows, rows - first);
         unit.x = job.x + layout.value_offset(row, b * layout.block);
-        unit.unpack = Share(more ? 4 * kSteps : 0, i, units, kSteps);
-        if (kTiles == 2 && count > 16)
-          run_unit<Format, kTiles, kDirect, kSteps>(unit);
-        else
-          run_unit<Format, 1, kDirect, kSteps>(unit);
+        unit.panel = i == 0 ? panel : nullptr;
+        unit.next_panel = more && i + 1 == units ? next_panel : nullptr;
+        run_unit<Format, kTiles, kDirect, kSteps>(unit, kTiles == 2 && count > 16);
         unit.fetch += unit.fetch_lines * kSteps * 64;
 
         auto& drain = unit.drain;

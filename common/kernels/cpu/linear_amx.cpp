@@ -63,13 +63,22 @@ MOESAIC_AMX void run_unit(const std::byte* w, const std::byte* x, const std::byt
   std::size_t fetched[kStreams] = {}, drained = 0;
   for (std::size_t step = 0; step < steps; ++step) {
     MOESAIC_TILE_STREAM(6, w, 64);
+    MOESAIC_TILE_GAP();
     MOESAIC_TILE_STREAM(4, x, 64);
+    MOESAIC_TILE_GAP();
     MOESAIC_TILE_STREAM(7, w + 1024, 64);
+    MOESAIC_TILE_GAP();
     MOESAIC_TILE_DOT(tdpbf16ps, 0, 4, 6);
-    if constexpr (kRowTiles == 2) MOESAIC_TILE_STREAM(5, x2, 64);
+    MOESAIC_TILE_GAP();
+    if constexpr (kRowTiles == 2) {
+      MOESAIC_TILE_STREAM(5, x2, 64);
+      MOESAIC_TILE_GAP();
+    }
     MOESAIC_TILE_DOT(tdpbf16ps, 1, 4, 7);
     if constexpr (kRowTiles == 2) {
+      MOESAIC_TILE_GAP();
       MOESAIC_TILE_DOT(tdpbf16ps, 2, 5, 6);
+      MOESAIC_TILE_GAP();
       MOESAIC_TILE_DOT(tdpbf16ps, 3, 5, 7);
     }
     w += kPanelStep;

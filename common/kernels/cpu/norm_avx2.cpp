@@ -75,6 +75,6 @@ MOESAIC_AVX2 void apply(const float* x, float mean, float inv, const float* weig
 
 }  // namespace
 
-const Level kAvx2 = {dot, sum, deviation, apply};
+const Level kAvx2 = {dot, dots_one_by_one<dot>, sum, deviation, apply};
 
 }  // namespace moesaic::norm_detail

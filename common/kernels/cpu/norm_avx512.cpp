@@ -16,20 +16,76 @@ MOESAIC_AVX512 inline float fold16(const __m512 (&acc)[kVectors]) {
   return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
 }
 
-MOESAIC_AVX512 float dot(const float* a, const float* b, std::size_t n) {
-  __m512 acc[kVectors];
-  for (auto& v : acc) v = _mm512_setzero_ps();
+/// y[r][i] = dot(a[r], b[i]): rows and columns share their loads.
+template <std::size_t kRows, std::size_t kColumns>
+MOESAIC_AVX512 inline void dot_block(const float* const* a, const float* const* b, std::size_t n,
+                                     float (*y)[kColumns]) {
+  __m512 acc[kRows][kColumns][kVectors];
+#pragma GCC unroll 3
+  for (auto& row : acc)
+#pragma GCC unroll 2
+    for (auto& column : row)
+#pragma GCC unroll 4
+      for (auto& v : column) v = _mm512_setzero_ps();
   std::size_t k = 0;
   for (; k + kStripes <= n; k += kStripes)
-    for (std::size_t v = 0; v < kVectors; ++v)
-      acc[v] =
-          _mm512_fmadd_ps(_mm512_loadu_ps(a + k + 16 * v), _mm512_loadu_ps(b + k + 16 * v), acc[v]);
-  for (std::size_t v = 0; k < n && v < kVectors; ++v) {
+#pragma GCC unroll 4
+    for (std::size_t v = 0; v < kVectors; ++v) {
+      __m512 x[kColumns];
+#pragma GCC unroll 2
+      for (std::size_t i = 0; i < kColumns; ++i) x[i] = _mm512_loadu_ps(b[i] + k + 16 * v);
+#pragma GCC unroll 3
+      for (std::size_t r = 0; r < kRows; ++r) {
+        const __m512 u = _mm512_loadu_ps(a[r] + k + 16 * v);
+#pragma GCC unroll 2
+        for (std::size_t i = 0; i < kColumns; ++i)
+          acc[r][i][v] = _mm512_fmadd_ps(u, x[i], acc[r][i][v]);
+      }
+    }
+#pragma GCC unroll 4
+  for (std::size_t v = 0; v < kVectors; ++v) {
     const __mmask16 m = lanes16(k + 16 * v, n);
-    acc[v] = _mm512_mask3_fmadd_ps(_mm512_maskz_loadu_ps(m, a + k + 16 * v),
-                                   _mm512_maskz_loadu_ps(m, b + k + 16 * v), acc[v], m);
+    if (m == 0) break;
+#pragma GCC unroll 3
+    for (std::size_t r = 0; r < kRows; ++r)
+#pragma GCC unroll 2
+      for (std::size_t i = 0; i < kColumns; ++i)
+        acc[r][i][v] =
+            _mm512_mask3_fmadd_ps(_mm512_maskz_loadu_ps(m, a[r] + k + 16 * v),
+                                  _mm512_maskz_loadu_ps(m, b[i] + k + 16 * v), acc[r][i][v], m);
   }
-  return fold16(acc);
+#pragma GCC unroll 3
+  for (std::size_t r = 0; r < kRows; ++r)
+#pragma GCC unroll 2
+    for (std::size_t i = 0; i < kColumns; ++i) y[r][i] = fold16(acc[r][i]);
+}
+
+MOESAIC_AVX512 float dot(const float* a, const float* b, std::size_t n) {
+  float y[1][1];
+  dot_block<1, 1>(&a, &b, n, y);
+  return y[0][0];
+}
+
+template <std::size_t kRows>
+MOESAIC_AVX512 void dots_of(const float* const* a, const float* b, std::size_t count, std::size_t n,
+                            float* const* y) {
+  std::size_t i = 0;
+  for (; i + 2 <= count; i += 2) {
+    const float* pair[2] = {b + i * n, b + (i + 1) * n};
+    float found[kRows][2];
+    dot_block<kRows, 2>(a, pair, n, found);
+    for (std::size_t r = 0; r < kRows; ++r) y[r][i] = found[r][0], y[r][i + 1] = found[r][1];
+  }
+  for (; i < count; ++i)
+    for (std::size_t r = 0; r < kRows; ++r) y[r][i] = dot(a[r], b + i * n, n);
+}
+
+MOESAIC_AVX512 void dots(const float* const* a, std::size_t rows, const float* b, std::size_t count,
+                         std::size_t n, float* const* y) {
+  static_assert(kDotRows == 3);
+  if (rows == 3) return dots_of<3>(a, b, count, n, y);
+  if (rows == 2) return dots_of<2>(a, b, count, n, y);
+  if (rows == 1) dots_of<1>(a, b, count, n, y);
 }
 
 MOESAIC_AVX512 float sum(const float* a, std::size_t n) {
@@ -79,6 +135,6 @@ MOESAIC_AVX512 void apply(const float* x, float mean, float inv, const float* we
 
 }  // namespace
 
-const Level kAvx512 = {dot, sum, deviation, apply};
+const Level kAvx512 = {dot, dots, sum, deviation, apply};
 
 }  // namespace moesaic::norm_detail

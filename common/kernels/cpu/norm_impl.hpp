@@ -19,9 +19,15 @@ inline float fold(Stripes& p) {
   return p[0];
 }
 
+/// Most rows of `Level::dots`.
+inline constexpr std::size_t kDotRows = 3;
+
 /// The row operations of one level.
 struct Level {
   float (*dot)(const float* a, const float* b, std::size_t n);
+  /// y[r][i] = dot(a[r], b + i * n, n) for r < rows <= kDotRows, i < count.
+  void (*dots)(const float* const* a, std::size_t rows, const float* b, std::size_t count,
+               std::size_t n, float* const* y);
   float (*sum)(const float* a, std::size_t n);
   /// Sum of (x - mean)^2.
   float (*deviation)(const float* x, float mean, std::size_t n);
@@ -29,6 +35,14 @@ struct Level {
   void (*apply)(const float* x, float mean, float inv, const float* weight, const float* bias,
                 std::size_t n, bool round, float* y_f32, Bf16* y_bf16);
 };
+
+/// `dots` by `dot`.
+template <float (*kDot)(const float*, const float*, std::size_t)>
+void dots_one_by_one(const float* const* a, std::size_t rows, const float* b, std::size_t count,
+                     std::size_t n, float* const* y) {
+  for (std::size_t i = 0; i < count; ++i)
+    for (std::size_t r = 0; r < rows; ++r) y[r][i] = kDot(a[r], b + i * n, n);
+}
 
 extern const Level kScalar;
 extern const Level kAvx2;

@@ -170,7 +170,6 @@ Result<std::shared_ptr<const InputStatistics>> Calibration::for_weight(const Wei
 }
 
 Result<InputStatistics> Calibration::compute(const WeightId& id) {
-  const auto& config = model_.config;
   const auto moment = [&](const std::vector<Bf16>& values, std::span<const std::uint32_t> rows) {
     return second_moment(values, values.size() / rows_, rows, *model_.pool);
   };

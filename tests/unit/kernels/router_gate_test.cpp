@@ -77,6 +77,21 @@ TEST(RouterGateTest, TheBiasMovesTheChoiceButNotTheWeights) {
   EXPECT_NEAR(r.weights[1], 0.8, 1e-6);
 }
 
+TEST(RouterGateTest, RowsTogetherGetTheLogitsOfEachAlone) {
+  const auto gate = gate_of(15, 200, 6, 8);
+  for (std::size_t rows = 1; rows <= 2 * kRouterRows + 1; ++rows) {
+    std::vector<std::vector<float>> u, got(rows, std::vector<float>(gate.experts));
+    std::vector<const float*> in;
+    std::vector<float*> out;
+    for (std::size_t r = 0; r < rows; ++r) u.push_back(gaussian(gate.hidden, r + 1));
+    for (std::size_t r = 0; r < rows; ++r) in.push_back(u[r].data()), out.push_back(got[r].data());
+    router_logits(gate, in, 0, 4, out);
+    router_logits(gate, in, 4, gate.experts, out);
+    for (std::size_t r = 0; r < rows; ++r)
+      EXPECT_TRUE(same_bits(got[r], run(route_for(active_isa()), gate, u[r]).logits)) << r;
+  }
+}
+
 TEST(RouterGateTest, WeightsSumToOne) {
   const auto gate = gate_of(64, 128, 6, 8);
   const auto r = run(route_for(active_isa()), gate, gaussian(128, 9));
