@@ -11,6 +11,7 @@
   [[gnu::target(                                                                                  \
       "amx-tile,amx-int8,amx-bf16,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2," \
       "fma,f16c")]]
+#define MOESAIC_AMX_INLINE MOESAIC_AMX [[gnu::always_inline]] inline
 #define MOESAIC_AMX_LAMBDA                                                               \
   __attribute__((                                                                        \
       target("amx-tile,amx-int8,amx-bf16,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni," \

@@ -66,15 +66,13 @@ void dots_pairs(const Dots& x) {
 
 // ---------------------------------------------------------------- many units
 
-#define MOESAIC_INLINE MOESAIC_AVX512BF16 [[gnu::always_inline]] inline
-
 struct Scratch {
   alignas(64) float s[kWideUnits][kBlockTokens];
   alignas(64) Bf16 p[kWideUnits][kBlockTokens];
   alignas(64) float max[kWideUnits][16];  ///< of the scores, lane by lane
 };
 
-MOESAIC_INLINE __m512bh load_pairs(const std::byte* p) {
+MOESAIC_AVX512BF16_INLINE __m512bh load_pairs(const std::byte* p) {
   return reinterpret_cast<__m512bh>(_mm512_loadu_si512(p));
 }
 
@@ -113,7 +111,7 @@ MOESAIC_AVX512BF16 void wide_scores(const Bf16Step& x, std::size_t u0, std::size
   }
 }
 
-MOESAIC_INLINE void rescale(const Bf16Step& x, std::size_t u, float max) {
+MOESAIC_AVX512BF16_INLINE void rescale(const Bf16Step& x, std::size_t u, float max) {
   const __m512 r = cpu::exp16_nonpositive(_mm512_set1_ps(x.m[u] - max));
   float* l = x.l + u * 16;
   float* o = x.o + u * x.dim;

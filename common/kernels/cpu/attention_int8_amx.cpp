@@ -25,8 +25,6 @@
 namespace moesaic::attention_detail {
 namespace {
 
-#define MOESAIC_INLINE MOESAIC_AMX [[gnu::always_inline]] inline
-
 constexpr std::size_t kGroup = 16;                 // units of a step: rows of a tile
 constexpr std::size_t kColumns = 16;               // of 4 bytes of a tile
 constexpr std::size_t kKeyLine = 4 * kPageTokens;  // bytes of four d of all keys
@@ -74,7 +72,7 @@ class Scores {
         stride_(int8_query_stride(run.layout.dim)) {}
 
   /// Sums begin in one part and are stored in the next.
-  MOESAIC_INLINE void part(std::size_t i) const {
+  MOESAIC_AMX_INLINE void part(std::size_t i) const {
     switch (i) {
       case 0:
         MOESAIC_TILE_LOAD(0, offsets_, 64);
@@ -82,10 +80,15 @@ class Scores {
         for (std::size_t d = 0; d < stride_; d += 64) {
           const std::byte* keys = keys_ + d * kPageTokens;
           MOESAIC_TILE_LOAD(4, q_ + d, stride_);
+          MOESAIC_TILE_GAP();
           MOESAIC_TILE_LOAD(6, keys, kKeyLine);
+          MOESAIC_TILE_GAP();
           MOESAIC_TILE_DOT(tdpbsud, 0, 4, 6);
+          MOESAIC_TILE_GAP();
           MOESAIC_TILE_LOAD(7, keys + 64, kKeyLine);
+          MOESAIC_TILE_GAP();
           MOESAIC_TILE_DOT(tdpbsud, 1, 4, 7);
+          MOESAIC_TILE_GAP();
         }
         return;
       case 1:
@@ -94,10 +97,15 @@ class Scores {
         for (std::size_t d = 0; d < stride_; d += 64) {
           const std::byte* keys = keys_ + d * kPageTokens + 128;
           MOESAIC_TILE_LOAD(4, q_ + d, stride_);
+          MOESAIC_TILE_GAP();
           MOESAIC_TILE_LOAD(6, keys, kKeyLine);
+          MOESAIC_TILE_GAP();
           MOESAIC_TILE_DOT(tdpbsud, 2, 4, 6);
+          MOESAIC_TILE_GAP();
           MOESAIC_TILE_LOAD(7, keys + 64, kKeyLine);
+          MOESAIC_TILE_GAP();
           MOESAIC_TILE_DOT(tdpbsud, 3, 4, 7);
+          MOESAIC_TILE_GAP();
         }
         MOESAIC_TILE_STORE(0, out_, kPageTokens * 4);
         MOESAIC_TILE_STORE(1, out_ + 16, kPageTokens * 4);
@@ -131,9 +139,9 @@ MOESAIC_AMX [[gnu::noinline]] void move_maximum(const State& state, std::size_t 
 /// Scores of U units of a group from its `group_unit`th on become p * vs, in place; their states
 /// take the maxima and p.
 template <std::size_t U, bool kMask>
-MOESAIC_INLINE void soften(const PageRun& run, const Step& step, std::size_t group_unit,
-                           std::int32_t (*scores)[kPageTokens], std::uint32_t (*most)[16],
-                           Weights8& weights) {
+MOESAIC_AMX_INLINE void soften(const PageRun& run, const Step& step, std::size_t group_unit,
+                               std::int32_t (*scores)[kPageTokens], std::uint32_t (*most)[16],
+                               Weights8& weights) {
   const State& state = run.state;
   const std::size_t page = step.page, unit = step.unit + group_unit;
   scores += group_unit;
@@ -199,7 +207,7 @@ MOESAIC_INLINE void soften(const PageRun& run, const Step& step, std::size_t gro
 }
 
 /// The largest lane of each of 16 vectors.
-MOESAIC_INLINE __m512i largest_of_each(const std::uint32_t (*most)[16]) {
+MOESAIC_AMX_INLINE __m512i largest_of_each(const std::uint32_t (*most)[16]) {
   // Halves of two vectors side by side, then quarters of four, ...: lane i is of vector i.
   __m512i a[8];
 #pragma GCC unroll 8
@@ -237,7 +245,7 @@ class Pack {
     _mm512_storeu_ps(weights.from_255, _mm512_div_ps(pm, steps));
   }
 
-  MOESAIC_INLINE void units(std::size_t count) {
+  MOESAIC_AMX_INLINE void units(std::size_t count) {
     // Packing works within 128 bits: groups of four bytes come out as 0 4 8 12 | 1 5 9 13 | ...
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     for (const std::size_t end = std::min(next_ + count, units_); next_ < end; ++next_) {
@@ -261,14 +269,14 @@ class Pack {
 };
 
 /// o += sum * scale for 16 d of a unit.
-MOESAIC_INLINE void add_sum(const std::int32_t* sum, float scale, float* o) {
+MOESAIC_AMX_INLINE void add_sum(const std::int32_t* sum, float scale, float* o) {
   _mm512_storeu_ps(o, _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sum)),
                                       _mm512_set1_ps(scale), _mm512_loadu_ps(o)));
 }
 
 /// The same for 16 units, or as many as there are.
-MOESAIC_INLINE void add_sums(const std::int32_t (*sums)[kColumns], const float* scale, float* o,
-                             std::size_t dim, std::size_t units) {
+MOESAIC_AMX_INLINE void add_sums(const std::int32_t (*sums)[kColumns], const float* scale, float* o,
+                                 std::size_t dim, std::size_t units) {
   if (units >= kGroup) {
 #pragma GCC unroll 16
     for (std::size_t u = 0; u < kGroup; ++u) add_sum(sums[u], scale[u], o + u * dim);
@@ -304,7 +312,7 @@ class Values {
 
   /// Stages 0 .. columns() + kDelay - 1, in order; kOdd: of the stage.
   template <bool kOdd>
-  MOESAIC_INLINE void stage(std::size_t c) const {
+  MOESAIC_AMX_INLINE void stage(std::size_t c) const {
     if (c < columns()) multiply<kOdd>(c);
     if (c >= 1 && c - 1 < columns()) store<!kOdd>(sums_[(c - 1) % kColumnsKept]);
     if (c >= kDelay) add(c - kDelay, sums_[(c - kDelay) % kColumnsKept]);
@@ -312,7 +320,7 @@ class Values {
 
  private:
   template <bool kOdd>
-  MOESAIC_INLINE void multiply(std::size_t c) const {
+  MOESAIC_AMX_INLINE void multiply(std::size_t c) const {
     const std::size_t d = c * kColumns, part = d / kRun * kRun;
     const std::byte* values = values_ + part * kPageTokens + (d - part) * 4;
     const std::size_t line = 4 * std::min(kRun, dim_ - part);
@@ -328,14 +336,14 @@ class Values {
   }
 
   template <bool kOdd>
-  MOESAIC_INLINE void store(std::int32_t (*sums)[kColumns]) const {
+  MOESAIC_AMX_INLINE void store(std::int32_t (*sums)[kColumns]) const {
     if constexpr (kOdd)
       MOESAIC_TILE_STORE(1, sums, 64);
     else
       MOESAIC_TILE_STORE(0, sums, 64);
   }
 
-  MOESAIC_INLINE void add(std::size_t c, const std::int32_t (*sums)[kColumns]) const {
+  MOESAIC_AMX_INLINE void add(std::size_t c, const std::int32_t (*sums)[kColumns]) const {
     add_sums(sums, weights_.from_255, o_ + c * kColumns, dim_, units_);
   }
 
@@ -392,7 +400,7 @@ class Ahead {
     at_ = run.pages[std::min(page + 1, run.known_pages - 1)];
     left_ = run.layout.bytes() / 64;
   }
-  MOESAIC_INLINE void lines(std::size_t n) {
+  MOESAIC_AMX_INLINE void lines(std::size_t n) {
     n = std::min(n, left_);
     left_ -= n;
     for (; n > 0; --n, at_ += 64) _mm_prefetch(at_, _MM_HINT_T1);
@@ -404,9 +412,9 @@ class Ahead {
 };
 
 /// Softens `step` while `next` computes its scores (null: nothing follows).
-MOESAIC_INLINE void soften_group(const PageRun& run, const Step& step, const Scores* next,
-                                 Ahead& ahead, Memory& memory, std::int32_t (*scores)[kPageTokens],
-                                 Weights8& weights) {
+MOESAIC_AMX_INLINE void soften_group(const PageRun& run, const Step& step, const Scores* next,
+                                     Ahead& ahead, Memory& memory,
+                                     std::int32_t (*scores)[kPageTokens], Weights8& weights) {
   const std::size_t lines = run.layout.bytes() / 64 / (kGroupsAtOnce * kGroup / 2) + 1;
   const std::size_t all_seen = (step.page + 1) * kPageTokens;
   weights.moved = 0;
@@ -425,7 +433,7 @@ MOESAIC_INLINE void soften_group(const PageRun& run, const Step& step, const Sco
 }
 
 /// Packs a step while the values of the one before are added; either may be missing.
-MOESAIC_INLINE void pack_group(Pack* pack, const Values* values) {
+MOESAIC_AMX_INLINE void pack_group(Pack* pack, const Values* values) {
   if (values == nullptr) return pack->units(kGroup);
   const std::size_t stages = values->columns() + Values::kDelay;
   const std::size_t units = (kGroup + values->columns() - 1) / values->columns();

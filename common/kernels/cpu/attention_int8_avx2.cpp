@@ -14,50 +14,48 @@
 namespace moesaic::attention_detail {
 namespace {
 
-#define MOESAIC_INLINE MOESAIC_AVX2 [[gnu::always_inline]] inline
-
 struct Words {
   __m256i even, odd;  ///< of bytes 0, 2 and of bytes 1, 3 of each dword
 };
 
-MOESAIC_INLINE Words unsigned_words(__m256i bytes) {
+MOESAIC_AVX2_INLINE Words unsigned_words(__m256i bytes) {
   return {_mm256_and_si256(bytes, _mm256_set1_epi16(0xff)), _mm256_srli_epi16(bytes, 8)};
 }
-MOESAIC_INLINE Words signed_words(__m256i bytes) {
+MOESAIC_AVX2_INLINE Words signed_words(__m256i bytes) {
   return {_mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8), _mm256_srai_epi16(bytes, 8)};
 }
-MOESAIC_INLINE __m256i dot(__m256i sum, const Words& a, const Words& b) {
+MOESAIC_AVX2_INLINE __m256i dot(__m256i sum, const Words& a, const Words& b) {
   const __m256i even = _mm256_madd_epi16(a.even, b.even), odd = _mm256_madd_epi16(a.odd, b.odd);
   return _mm256_add_epi32(sum, _mm256_add_epi32(even, odd));
 }
-MOESAIC_INLINE __m256i broadcast4(const void* p) {
+MOESAIC_AVX2_INLINE __m256i broadcast4(const void* p) {
   int v;
   std::memcpy(&v, p, sizeof v);
   return _mm256_set1_epi32(v);
 }
-MOESAIC_INLINE __m256i load(const std::byte* p) {
+MOESAIC_AVX2_INLINE __m256i load(const std::byte* p) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
 }
 
 /// Lanes of 8 that hold tokens t .. seen - 1.
-MOESAIC_INLINE __m256 lanes8(std::size_t t, std::size_t seen) {
+MOESAIC_AVX2_INLINE __m256 lanes8(std::size_t t, std::size_t seen) {
   const int left = t < seen ? static_cast<int>(std::min<std::size_t>(seen - t, 8)) : 0;
   const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
   return _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(left), lane));
 }
 
-MOESAIC_INLINE float largest_of(__m256 x) {
+MOESAIC_AVX2_INLINE float largest_of(__m256 x) {
   const __m128 a = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
   const __m128 b = _mm_max_ps(a, _mm_movehl_ps(a, a));
   return _mm_cvtss_f32(_mm_max_ss(b, _mm_shuffle_ps(b, b, 1)));
 }
-MOESAIC_INLINE std::uint32_t largest_of(__m256i x) {
+MOESAIC_AVX2_INLINE std::uint32_t largest_of(__m256i x) {
   alignas(32) std::uint32_t lanes[8];
   _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), x);
   return *std::max_element(lanes, lanes + 8);
 }
 
-MOESAIC_INLINE void multiply(float* x, std::size_t n, __m256 r) {
+MOESAIC_AVX2_INLINE void multiply(float* x, std::size_t n, __m256 r) {
   for (std::size_t i = 0; i < n; i += 8)
     _mm256_storeu_ps(x + i, _mm256_mul_ps(_mm256_loadu_ps(x + i), r));
 }

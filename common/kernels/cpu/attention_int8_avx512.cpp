@@ -11,13 +11,11 @@
 namespace moesaic::attention_detail {
 namespace {
 
-#define MOESAIC_INLINE MOESAIC_AVX512 [[gnu::always_inline]] inline
-
 /// gcc 12 copies and spills around the builtin once there are many accumulators.
-MOESAIC_INLINE void dot(__m512i& sum, __m512i u8, __m512i s8) {
+MOESAIC_AVX512_INLINE void dot(__m512i& sum, __m512i u8, __m512i s8) {
   asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(u8), "v"(s8));
 }
-MOESAIC_INLINE __m512i broadcast4(const void* p) {
+MOESAIC_AVX512_INLINE __m512i broadcast4(const void* p) {
   int v;
   std::memcpy(&v, p, sizeof v);
   return _mm512_set1_epi32(v);
@@ -37,7 +35,7 @@ class Fetch {
         left_(kFetch ? x.lines : 0) {}
 
   template <std::size_t kLines>
-  MOESAIC_INLINE void lines() {
+  MOESAIC_AVX512_INLINE void lines() {
     static_assert(kLines <= PageFetch::kSpare);
     if constexpr (kFetch) {
       if (left_ <= 0) return;
@@ -53,7 +51,7 @@ class Fetch {
       left_ -= kLines;
     }
   }
-  MOESAIC_INLINE void rest() {
+  MOESAIC_AVX512_INLINE void rest() {
     if constexpr (kFetch)
       while (left_ > 0) lines<4>();
   }
@@ -121,8 +119,8 @@ MOESAIC_AVX512 [[gnu::noinline]] void rescale(const Int8Step& x, std::size_t u, 
 /// Scores of one unit become weights p as u8.
 /// @return what the sums of p and values are multiplied by
 template <std::size_t U, bool kMask, bool kFetch>
-MOESAIC_INLINE float softmax(const Int8Step& x, std::size_t u, std::size_t seen, const float* s,
-                             std::uint8_t* p, Fetch<kFetch>& fetch) {
+MOESAIC_AVX512_INLINE float softmax(const Int8Step& x, std::size_t u, std::size_t seen,
+                                    const float* s, std::uint8_t* p, Fetch<kFetch>& fetch) {
   __mmask16 lanes[4];
   __m512 v[4];
 #pragma GCC unroll 4

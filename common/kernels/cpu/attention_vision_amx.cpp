@@ -19,8 +19,6 @@
 namespace moesaic::attention_detail {
 namespace {
 
-#define MOESAIC_AMX_INLINE MOESAIC_AMX [[gnu::always_inline]] inline
-
 constexpr std::size_t kTile = 1024;  ///< bytes: 16 rows of 64
 constexpr std::size_t kKeyBlock = 256;
 constexpr std::size_t kUnit = 32;  ///< queries that share a tile of keys
@@ -324,15 +322,19 @@ MOESAIC_AMX_INLINE void quarter_step(const Step& x) {
   constexpr bool kFour = kProducts == Products::kFour;
   if constexpr (kQuarter == 0) {
     MOESAIC_TILE_STREAM(6, x.b1, 64);
+    MOESAIC_TILE_GAP();
     MOESAIC_TILE_LOAD(4, x.a1, 64);
   } else if constexpr (kQuarter == 1) {
     MOESAIC_TILE_DOT(tdpbf16ps, 0, 4, 6);
+    MOESAIC_TILE_GAP();
     if constexpr (kFour) MOESAIC_TILE_STREAM(7, x.b2, 64);
   } else if constexpr (kQuarter == 2) {
     MOESAIC_TILE_LOAD(5, x.a2, 64);
+    MOESAIC_TILE_GAP();
     if constexpr (kFour) MOESAIC_TILE_DOT(tdpbf16ps, 1, 4, 7);
   } else {
     MOESAIC_TILE_DOT(tdpbf16ps, 2, 5, 6);
+    MOESAIC_TILE_GAP();
     if constexpr (kFour) MOESAIC_TILE_DOT(tdpbf16ps, 3, 5, 7);
   }
 }

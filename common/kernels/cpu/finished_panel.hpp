@@ -28,8 +28,8 @@ struct FinishedPanel {
 /// panel goes to are fetched meanwhile: a store that misses L2 holds up all behind it.
 /// @param taken where the sums go if a sink is to take them
 template <bool kSiluMul>
-MOESAIC_INLINE void finish_row(const Epilogue& e, std::size_t panel, std::size_t row, __m512 v0,
-                               __m512 v1, float* taken) {
+MOESAIC_AVX512_INLINE void finish_row(const Epilogue& e, std::size_t panel, std::size_t row,
+                                      __m512 v0, __m512 v1, float* taken) {
   if constexpr (kSiluMul) {
     float* y = e.out + row * e.ld + panel * 16;
     _mm_prefetch(y + 16, _MM_HINT_T1);

@@ -53,14 +53,14 @@ struct Unpacked<Ccq2> {
   struct Plane {
     __m512i mult, base;
   };
-  MOESAIC_INLINE static Plane plane(__m512i part) {
+  MOESAIC_AVX512_INLINE static Plane plane(__m512i part) {
     const __m512i m = _mm512_or_si512(part, _mm512_slli_epi32(part, 16));
     // 32 * m in both bytes of 16 bits, from zero.
     const __m512i raised = _mm512_mullo_epi16(m, _mm512_set1_epi16(32 * 257));
     return {m, _mm512_sub_epi8(_mm512_setzero_si512(), raised)};
   }
   /// level * mult <= 189: one 16-bit multiplication scales two levels.
-  MOESAIC_INLINE static __m512i scale(__m512i levels, Plane p) {
+  MOESAIC_AVX512_INLINE static __m512i scale(__m512i levels, Plane p) {
     return _mm512_add_epi8(_mm512_mullo_epi16(levels, p.mult), p.base);
   }
   template <int j>
@@ -111,7 +111,7 @@ struct Drain {
 };
 
 template <std::size_t kPlanes>
-MOESAIC_INLINE __m512i sum_of_planes(const std::int32_t* sum) {
+MOESAIC_AVX512_INLINE __m512i sum_of_planes(const std::int32_t* sum) {
   const __m512i low = _mm512_load_si512(sum);
   if constexpr (kPlanes == 1) return low;
   return _mm512_add_epi32(low, _mm512_slli_epi32(_mm512_load_si512(sum + 512), 2));
@@ -132,7 +132,7 @@ struct DrainCursor {
 };
 
 template <std::size_t kPlanes, Drain::To kTo>
-MOESAIC_INLINE void drain_row(const Drain& d, DrainCursor& at) {
+MOESAIC_AVX512_INLINE void drain_row(const Drain& d, DrainCursor& at) {
   const std::size_t offset = at.row * 128;
   const auto* sum = reinterpret_cast<const std::int32_t*>(at.sum + offset);
   const auto* in = reinterpret_cast<const float*>(at.in + offset);

@@ -19,24 +19,22 @@
 namespace moesaic::cpu {
 namespace {
 
-#define MOESAIC_INLINE MOESAIC_AVX2 [[gnu::always_inline]] inline
-
 constexpr std::size_t kBlockBytes = 1088;
 /// Decoded 16-bit values of 64 k x 32 rows: [32 pairs of k][32 rows][2].
 constexpr std::size_t kTileValues = 64 * 32;
 
-MOESAIC_INLINE __m256i load(const void* p) {
+MOESAIC_AVX2_INLINE __m256i load(const void* p) {
   return _mm256_loadu_si256(static_cast<const __m256i*>(p));
 }
-MOESAIC_INLINE __m256i load(const std::byte* p) {
+MOESAIC_AVX2_INLINE __m256i load(const std::byte* p) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
 }
-MOESAIC_INLINE void store(std::int16_t* p, __m256i v) {
+MOESAIC_AVX2_INLINE void store(std::int16_t* p, __m256i v) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v);
 }
 
 /// 8 rows x 4 k of signed bytes become two pairs of k: out[0 ..] and out[64 ..].
-MOESAIC_INLINE void store_quad(__m256i bytes, std::int16_t* out) {
+MOESAIC_AVX2_INLINE void store_quad(__m256i bytes, std::int16_t* out) {
   // Within a 32-bit lane: bytes 0, 1 to the first pair, 2, 3 to the second, sign-extended.
   const __m256i low = _mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8);  // bytes 0 and 2
   const __m256i high = _mm256_srai_epi16(bytes, 8);                       // bytes 1 and 3
@@ -113,7 +111,7 @@ template <LevelPlace (*kPlace)(std::size_t k), int kBits>
 struct Windows {
   /// Word of 8 rows, of which r is the first's eighth.
   template <int kWord>
-  MOESAIC_INLINE static __m256i word(const std::byte* block, std::size_t r) {
+  MOESAIC_AVX2_INLINE static __m256i word(const std::byte* block, std::size_t r) {
     if constexpr (kWord == 5)
       return _mm256_cvtepu16_epi32(
           _mm_loadu_si128(reinterpret_cast<const __m128i*>(block + 640 + 16 * r)));
@@ -122,7 +120,7 @@ struct Windows {
   }
   /// The level of k in the low half of a lane (k even) or the high half.
   template <std::size_t k>
-  MOESAIC_INLINE static __m256i level(const std::byte* block, std::size_t r) {
+  MOESAIC_AVX2_INLINE static __m256i level(const std::byte* block, std::size_t r) {
     constexpr LevelPlace place = kPlace(k);
     constexpr int half = k % 2 * 16, up = half - place.bit;
     const __m256i w = word<place.word>(block, r);
@@ -131,15 +129,15 @@ struct Windows {
     return _mm256_and_si256(moved, _mm256_set1_epi32(((1 << kBits) - 1) << half));
   }
   template <std::size_t k>
-  MOESAIC_INLINE static void pair(const std::byte* block, std::size_t r, __m256i mult,
-                                  std::int16_t* out) {
+  MOESAIC_AVX2_INLINE static void pair(const std::byte* block, std::size_t r, __m256i mult,
+                                       std::int16_t* out) {
     const __m256i both = _mm256_or_si256(level<k>(block, r), level<k + 1>(block, r));
     const __m256i centred = _mm256_sub_epi16(both, _mm256_set1_epi16(1 << (kBits - 1)));
     store(out + k * 32 + r * 16, _mm256_mullo_epi16(centred, mult));
   }
   template <std::size_t... i>
-  MOESAIC_INLINE static void pairs(const std::byte* block, std::size_t r, __m256i l,
-                                   std::int16_t* out, std::index_sequence<i...>) {
+  MOESAIC_AVX2_INLINE static void pairs(const std::byte* block, std::size_t r, __m256i l,
+                                        std::int16_t* out, std::index_sequence<i...>) {
     const __m256i mult = _mm256_or_si256(l, _mm256_slli_epi32(l, 16));
     (pair<2 * i>(block, r, mult, out), ...);
   }
@@ -181,7 +179,7 @@ Unpack unpack_for(WeightFormat format) {
   }
 }
 
-MOESAIC_INLINE __m256 add_block(__m256i sum, float scale, __m256 acc, bool first) {
+MOESAIC_AVX2_INLINE __m256 add_block(__m256i sum, float scale, __m256 acc, bool first) {
   const __m256 value = _mm256_cvtepi32_ps(sum), s = _mm256_set1_ps(scale);
   return first ? _mm256_mul_ps(value, s) : _mm256_fmadd_ps(value, s, acc);
 }

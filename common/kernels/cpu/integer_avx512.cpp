@@ -24,21 +24,21 @@ namespace moesaic::cpu {
 namespace {
 
 /// gcc 12 copies and spills around the builtin once there are many accumulators.
-MOESAIC_INLINE __m512i dot(__m512i sum, __m512i u8, __m512i s8) {
+MOESAIC_AVX512_INLINE __m512i dot(__m512i sum, __m512i u8, __m512i s8) {
   asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(u8), "v"(s8));
   return sum;
 }
-MOESAIC_INLINE __m512i broadcast4(const void* p) {
+MOESAIC_AVX512_INLINE __m512i broadcast4(const void* p) {
   int v;
   std::memcpy(&v, p, sizeof v);
   return _mm512_set1_epi32(v);
 }
-MOESAIC_INLINE void fetch(const std::byte* p) { _mm_prefetch(p, _MM_HINT_T0); }
+MOESAIC_AVX512_INLINE void fetch(const std::byte* p) { _mm_prefetch(p, _MM_HINT_T0); }
 
 // ---------------------------------------------------------------- one row to twelve: in registers
 
 /// Sums of one block become sums so far.
-MOESAIC_INLINE __m512 add_block(__m512i sum, float scale, __m512 acc, bool first) {
+MOESAIC_AVX512_INLINE __m512 add_block(__m512i sum, float scale, __m512 acc, bool first) {
   const __m512 value = _mm512_cvtepi32_ps(sum), s = _mm512_set1_ps(scale);
   return first ? _mm512_mul_ps(value, s) : _mm512_fmadd_ps(value, s, acc);
 }
@@ -302,7 +302,7 @@ struct BlockTile {
 };
 
 template <int P, int V = 2 * P>
-MOESAIC_INLINE void load_lines(const BlockTile& tile, std::size_t offset, __m512i (&w)[V]) {
+MOESAIC_AVX512_INLINE void load_lines(const BlockTile& tile, std::size_t offset, __m512i (&w)[V]) {
 #pragma GCC unroll 4
   for (int v = 0; v < V; ++v)
     w[v] =
@@ -337,18 +337,22 @@ MOESAIC_AVX512 [[gnu::noinline]] void tile_block(const BlockTile& tile, std::int
       }
     }
 #pragma GCC unroll 1
-    for (std::size_t l = 0; l < 16; ++l) {
+    for (std::size_t l = 0; l < 16; l += 2) {
       if (ahead < tile.prefetch_end) {
         _mm_prefetch(ahead, _MM_HINT_T1);
-        ahead += 64;
+        _mm_prefetch(ahead + 64, _MM_HINT_T1);
+        ahead += 128;
       }
-      __m512i w[V];
-      load_lines<P>(tile, q * kTile + l * 64, w);
+#pragma GCC unroll 2
+      for (std::size_t i = l; i < l + 2; ++i) {
+        __m512i w[V];
+        load_lines<P>(tile, q * kTile + i * 64, w);
 #pragma GCC unroll 12
-      for (int t = 0; t < T; ++t) {
-        const __m512i v = broadcast4(x[t] + at + l * 4);
+        for (int t = 0; t < T; ++t) {
+          const __m512i v = broadcast4(x[t] + at + i * 4);
 #pragma GCC unroll 4
-        for (int i = 0; i < V; ++i) a[t][i] = dot(a[t][i], w[i], v);
+          for (int n = 0; n < V; ++n) a[t][n] = dot(a[t][n], w[n], v);
+        }
       }
     }
     if constexpr (kGroupScale) {

@@ -29,8 +29,8 @@ struct W8r {
   }
   /// Calls use(k / 4, weights of rows 0-15, weights of rows 16-31) for each of 16 lines.
   template <class Use>
-  MOESAIC_INLINE static void lines(const std::byte* block, const std::byte*, std::size_t,
-                                   Use&& use) {
+  MOESAIC_AVX512_INLINE static void lines(const std::byte* block, const std::byte*, std::size_t,
+                                          Use&& use) {
     const __m512i raise = _mm512_set1_epi8(static_cast<char>(0x80));
 #pragma GCC unroll 2
     for (std::size_t l = 0; l < 16; ++l)
@@ -53,13 +53,13 @@ struct W4r {
     __m512i mult, mult12, base;
   };
   /// Multipliers of 16 rows, four groups each, doubled into both halves of a lane.
-  MOESAIC_INLINE static __m512i words(const std::byte* block, int half) {
+  MOESAIC_AVX512_INLINE static __m512i words(const std::byte* block, int half) {
     const __m512i twice = _mm512_set_epi16(15, 15, 14, 14, 13, 13, 12, 12, 11, 11, 10, 10, 9, 9, 8,
                                            8, 7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
     const auto* p = reinterpret_cast<const __m256i*>(block + 32 * half);
     return _mm512_permutexvar_epi16(twice, _mm512_castsi256_si512(_mm256_load_si256(p)));
   }
-  MOESAIC_INLINE static Group group(__m512i words, int j, std::int32_t raise = kZero) {
+  MOESAIC_AVX512_INLINE static Group group(__m512i words, int j, std::int32_t raise = kZero) {
     const __m512i shift = _mm512_set1_epi16(static_cast<short>(4 * j));
     const __m512i m = _mm512_and_si512(_mm512_srlv_epi16(words, shift), _mm512_set1_epi16(15));
     const __m512i eight = _mm512_mullo_epi16(_mm512_set1_epi8(8), m);
@@ -67,20 +67,20 @@ struct W4r {
             _mm512_sub_epi8(_mm512_set1_epi8(static_cast<char>(raise)), eight)};
   }
   /// code * mult <= 225: one 16-bit multiplication scales two codes.
-  MOESAIC_INLINE static __m512i low(__m512i c, Group g) {
+  MOESAIC_AVX512_INLINE static __m512i low(__m512i c, Group g) {
     return _mm512_add_epi8(_mm512_mullo_epi16(_mm512_and_si512(c, _mm512_set1_epi8(15)), g.mult),
                            g.base);
   }
   /// 16 code * 2^12 mult / 2^16, exactly.
-  MOESAIC_INLINE static __m512i high(__m512i c, Group g) {
+  MOESAIC_AVX512_INLINE static __m512i high(__m512i c, Group g) {
     const __m512i codes = _mm512_and_si512(c, _mm512_set1_epi8(static_cast<char>(0xF0)));
     return _mm512_add_epi8(_mm512_mulhi_epu16(codes, g.mult12), g.base);
   }
 
   /// Lines 4 j .. 4 j + 3.
   template <class Use>
-  MOESAIC_INLINE static void four_lines(const std::byte* block, int j, Group g0, Group g1,
-                                        Use&& use) {
+  MOESAIC_AVX512_INLINE static void four_lines(const std::byte* block, int j, Group g0, Group g1,
+                                               Use&& use) {
 #pragma GCC unroll 2
     for (int o = 0; o < 2; ++o) {
       const std::byte* line = block + 64 + (2 * j + o) * 128;
@@ -91,15 +91,15 @@ struct W4r {
     }
   }
   template <class Use>
-  MOESAIC_INLINE static void lines(const std::byte* block, const std::byte*, std::size_t,
-                                   Use&& use) {
+  MOESAIC_AVX512_INLINE static void lines(const std::byte* block, const std::byte*, std::size_t,
+                                          Use&& use) {
     const __m512i words0 = words(block, 0), words1 = words(block, 1);
 #pragma GCC unroll 4
     for (int j = 0; j < 4; ++j) four_lines(block, j, group(words0, j), group(words1, j), use);
   }
   template <class Use>
-  MOESAIC_INLINE static void quarter(const std::byte* block, const std::byte*, std::size_t, int j,
-                                     std::int32_t raise, Use&& use) {
+  MOESAIC_AVX512_INLINE static void quarter(const std::byte* block, const std::byte*, std::size_t,
+                                            int j, std::int32_t raise, Use&& use) {
     four_lines(block, j, group(words(block, 0), j, raise), group(words(block, 1), j, raise), use);
   }
 };
@@ -116,11 +116,11 @@ struct Ccq2 {
   struct Code {
     __m512 scale, zero;
   };
-  MOESAIC_INLINE static Code code(const std::byte* panel, int half) {
+  MOESAIC_AVX512_INLINE static Code code(const std::byte* panel, int half) {
     return {_mm512_load_ps(panel + 128 + 64 * half), _mm512_load_ps(panel + 256 + 64 * half)};
   }
   /// Four levels of 16 rows from a byte each.
-  MOESAIC_INLINE static __m512i levels(const std::byte* bytes, Code code) {
+  MOESAIC_AVX512_INLINE static __m512i levels(const std::byte* bytes, Code code) {
     const __m512i b = _mm512_cvtepu8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(bytes)));
     // Never fused: floor(b * scale + zero + 0.5), each step rounded.
     __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(b), code.scale);
@@ -135,8 +135,8 @@ struct Ccq2 {
     return _mm512_or_si512(low, top);
   }
   template <class Use>
-  MOESAIC_INLINE static void lines(const std::byte* block, const std::byte* panel, std::size_t q,
-                                   Use&& use) {
+  MOESAIC_AVX512_INLINE static void lines(const std::byte* block, const std::byte* panel,
+                                          std::size_t q, Use&& use) {
     const Code c0 = code(panel, 0), c1 = code(panel, 1);
     const std::byte* words = block + 64 + q % 2 * 512;
 #pragma GCC unroll 2
@@ -145,8 +145,8 @@ struct Ccq2 {
   }
   /// Lines 4 j .. 4 j + 3, raised by kZero.
   template <class Use>
-  MOESAIC_INLINE static void quarter(const std::byte* block, const std::byte* panel, std::size_t q,
-                                     int j, Use&& use) {
+  MOESAIC_AVX512_INLINE static void quarter(const std::byte* block, const std::byte* panel,
+                                            std::size_t q, int j, Use&& use) {
     const Code c0 = code(panel, 0), c1 = code(panel, 1);
     const std::byte* words = block + 64 + q % 2 * 512;
     const auto first = static_cast<std::size_t>(4 * j);
@@ -155,7 +155,8 @@ struct Ccq2 {
       use(l, levels(words + l * 32, c0), levels(words + l * 32 + 16, c1));
   }
   /// Multipliers of the 64 k for 16 rows.
-  MOESAIC_INLINE static __m512i group_scale(const std::byte* block, std::size_t q, int half) {
+  MOESAIC_AVX512_INLINE static __m512i group_scale(const std::byte* block, std::size_t q,
+                                                   int half) {
     const std::byte* l = block + q % 2 * 32 + half * 16;
     return _mm512_cvtepu8_epi32(_mm_load_si128(reinterpret_cast<const __m128i*>(l)));
   }

@@ -19,7 +19,7 @@ namespace moesaic::cpu {
 template <LevelPlace (*kPlace)(std::size_t k), int kBits, bool kShortLast>
 struct CcqLevels {
   template <int kWord>
-  MOESAIC_INLINE static __m512i word(const std::byte* block, int half) {
+  MOESAIC_AVX512_INLINE static __m512i word(const std::byte* block, int half) {
     if constexpr (kShortLast && kWord == 5)
       return _mm512_cvtepu16_epi32(
           _mm256_load_si256(reinterpret_cast<const __m256i*>(block + 640 + 32 * half)));
@@ -28,7 +28,7 @@ struct CcqLevels {
   }
   /// The level of k at byte k % 4, other bits as they come.
   template <std::size_t k>
-  MOESAIC_INLINE static __m512i shifted(const std::byte* block, int half) {
+  MOESAIC_AVX512_INLINE static __m512i shifted(const std::byte* block, int half) {
     constexpr LevelPlace place = kPlace(k);
     constexpr int up = static_cast<int>(k % 4 * 8) - place.bit;
     const __m512i w = word<place.word>(block, half);
@@ -37,7 +37,7 @@ struct CcqLevels {
     return w;
   }
   template <std::size_t kLine>
-  MOESAIC_INLINE static __m512i line(const std::byte* block, int half) {
+  MOESAIC_AVX512_INLINE static __m512i line(const std::byte* block, int half) {
     constexpr int kMask = (1 << kBits) - 1;
     constexpr int kOrAnd = 0xF8;  // a | (b & c)
     __m512i levels = _mm512_and_si512(shifted<4 * kLine>(block, half), _mm512_set1_epi32(kMask));
@@ -61,15 +61,16 @@ struct Ccq25 {
     return panel + 128 + q * kBytes;
   }
   template <class Use, std::size_t... l>
-  MOESAIC_INLINE static void each(const std::byte* block, Use&& use, std::index_sequence<l...>) {
+  MOESAIC_AVX512_INLINE static void each(const std::byte* block, Use&& use,
+                                         std::index_sequence<l...>) {
     (use(l, Levels::line<l>(block, 0), Levels::line<l>(block, 1)), ...);
   }
   template <class Use>
-  MOESAIC_INLINE static void lines(const std::byte* block, const std::byte*, std::size_t,
-                                   Use&& use) {
+  MOESAIC_AVX512_INLINE static void lines(const std::byte* block, const std::byte*, std::size_t,
+                                          Use&& use) {
     each(block, use, std::make_index_sequence<16>());
   }
-  MOESAIC_INLINE static __m512i group_scale(const std::byte* block, std::size_t, int half) {
+  MOESAIC_AVX512_INLINE static __m512i group_scale(const std::byte* block, std::size_t, int half) {
     return _mm512_and_si512(_mm512_srli_epi32(Levels::word<4>(block, half), 16),
                             _mm512_set1_epi32(0x1FFF));
   }
@@ -90,7 +91,7 @@ struct Ccq275 {
   struct Group {
     __m512i mult, base;
   };
-  MOESAIC_INLINE static Group group(const std::byte* block, int half, std::int32_t raise) {
+  MOESAIC_AVX512_INLINE static Group group(const std::byte* block, int half, std::int32_t raise) {
     const __m512i last = Levels::word<5>(block, half);
     const __m512i m =
         _mm512_and_si512(_mm512_or_si512(_mm512_srli_epi32(last, 8), _mm512_slli_epi32(last, 8)),
@@ -99,26 +100,26 @@ struct Ccq275 {
     return {m, _mm512_sub_epi8(_mm512_set1_epi8(static_cast<char>(raise)), eight)};
   }
   /// level * multiplier <= 225: one 16-bit multiplication scales two.
-  MOESAIC_INLINE static __m512i scaled(__m512i levels, Group g) {
+  MOESAIC_AVX512_INLINE static __m512i scaled(__m512i levels, Group g) {
     return _mm512_add_epi8(_mm512_mullo_epi16(levels, g.mult), g.base);
   }
   template <std::size_t kFirst, class Use, std::size_t... l>
-  MOESAIC_INLINE static void each(const std::byte* block, Group g0, Group g1, Use&& use,
-                                  std::index_sequence<l...>) {
+  MOESAIC_AVX512_INLINE static void each(const std::byte* block, Group g0, Group g1, Use&& use,
+                                         std::index_sequence<l...>) {
     (use(kFirst + l, scaled(Levels::line<kFirst + l>(block, 0), g0),
          scaled(Levels::line<kFirst + l>(block, 1), g1)),
      ...);
   }
   template <class Use>
-  MOESAIC_INLINE static void lines(const std::byte* block, const std::byte*, std::size_t,
-                                   Use&& use) {
+  MOESAIC_AVX512_INLINE static void lines(const std::byte* block, const std::byte*, std::size_t,
+                                          Use&& use) {
     each<0>(block, group(block, 0, kZero), group(block, 1, kZero), use,
             std::make_index_sequence<16>());
   }
   /// Lines 4 j .. 4 j + 3, raised by `raise`.
   template <class Use>
-  MOESAIC_INLINE static void quarter(const std::byte* block, const std::byte*, std::size_t, int j,
-                                     std::int32_t raise, Use&& use) {
+  MOESAIC_AVX512_INLINE static void quarter(const std::byte* block, const std::byte*, std::size_t,
+                                            int j, std::int32_t raise, Use&& use) {
     const Group g0 = group(block, 0, raise), g1 = group(block, 1, raise);
     const auto four = std::make_index_sequence<4>();
     switch (j) {
