@@ -1,5 +1,7 @@
 #include "common/base/machine.hpp"
 
+#include <cpuid.h>
+
 #include <fstream>
 
 namespace moesaic {
@@ -11,6 +13,12 @@ std::string cpu_name() {
       if (const auto colon = line.find(": "); colon != std::string::npos)
         return line.substr(colon + 2);
   return "unknown";
+}
+
+bool on_virtual_machine() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned kHypervisor = 1U << 31;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & kHypervisor) != 0;
 }
 
 }  // namespace moesaic

@@ -1,5 +1,6 @@
 #include "common/base/thread_pool.hpp"
 
+#include <pthread.h>
 #include <sched.h>
 
 #include <algorithm>
@@ -84,13 +85,17 @@ class Company {
 
 }  // namespace
 
-unsigned usable_cpus() {
+std::vector<unsigned> usable_cpu_ids() {
   cpu_set_t set;
   CPU_ZERO(&set);
-  if (::sched_getaffinity(0, sizeof set, &set) != 0) return 1;
-  const int n = CPU_COUNT(&set);
-  return n > 0 ? static_cast<unsigned>(n) : 1;
+  if (::sched_getaffinity(0, sizeof set, &set) != 0) return {0};
+  std::vector<unsigned> ids;
+  for (unsigned cpu = 0; cpu < CPU_SETSIZE; ++cpu)
+    if (CPU_ISSET(cpu, &set)) ids.push_back(cpu);
+  return ids.empty() ? std::vector<unsigned>{0} : ids;
 }
+
+unsigned usable_cpus() { return static_cast<unsigned>(usable_cpu_ids().size()); }
 
 struct ThreadPool::State {
   // Written by the caller before `epoch` changes, read by workers after it.
@@ -104,6 +109,7 @@ struct ThreadPool::State {
   alignas(64) std::atomic<std::size_t> next{0};
   alignas(64) std::atomic<std::uint32_t> working{0};  // workers that have not finished this epoch
 
+  std::vector<unsigned> cpus;     // usable ones
   bool own_cores = false;         // a core for every worker
   std::atomic<bool> lent{false};  // to processes that work for the caller
   std::mutex turn;                // held by the thread whose call runs
@@ -130,7 +136,8 @@ struct ThreadPool::State {
 };
 
 ThreadPool::ThreadPool(unsigned threads) : state_(std::make_unique<State>()) {
-  const unsigned cpus = usable_cpus();
+  state_->cpus = usable_cpu_ids();
+  const auto cpus = static_cast<unsigned>(state_->cpus.size());
   if (threads == 0) threads = cpus;
   state_->own_cores = threads <= cpus && threads > 1;
   for (unsigned i = 1; i < threads; ++i)
@@ -142,6 +149,19 @@ ThreadPool::~ThreadPool() {
   state_->epoch.fetch_add(1, std::memory_order_release);
   state_->epoch.notify_all();
   for (auto& t : state_->threads) t.join();
+}
+
+void ThreadPool::pin(std::size_t first) {
+  const auto& cpus = state_->cpus;
+  if (size() != cpus.size()) return;
+  for (std::size_t i = 0; i < cpus.size(); ++i) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(cpus[(first + i) % cpus.size()], &set);
+    // Where the system refuses, the thread stays where it is.
+    (void)::pthread_setaffinity_np(
+        i == 0 ? ::pthread_self() : state_->threads[i - 1].native_handle(), sizeof set, &set);
+  }
 }
 
 void ThreadPool::rest() { state_->spin.store(false, std::memory_order_relaxed); }

@@ -5,6 +5,7 @@
 #include <memory>
 #include <thread>
 #include <type_traits>
+#include <vector>
 
 namespace moesaic {
 
@@ -23,6 +24,11 @@ class ThreadPool {
 
   unsigned size() const;
 
+  /// Gives every worker a CPU of its own for good, the calling thread (worker 0 from here on) the
+  /// first-th, counted round. For processes that work for each other on the same cores: there the
+  /// system leaves workers of one waiting for one CPU while the other stands idle. Does nothing if
+  /// there are not as many workers as CPUs.
+  void pin(std::size_t first);
   /// No call comes soon: workers that spin go to sleep. By the thread that calls.
   void rest();
   /// While this lives, processes that work for the caller may want the cores: workers do not spin,
@@ -74,7 +80,8 @@ class ThreadPool {
   std::unique_ptr<State> state_;
 };
 
-/// CPUs this process may use (affinity mask), at least 1.
+/// CPUs this process may use (affinity mask), at least 1, and their numbers.
 unsigned usable_cpus();
+std::vector<unsigned> usable_cpu_ids();
 
 }  // namespace moesaic

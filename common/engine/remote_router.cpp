@@ -66,9 +66,8 @@ const RemoteRouter::Router* RemoteRouter::alive(transport::PeerId but) const {
 
 void RemoteRouter::begin_step() {
   for (auto& slot : slots_) forget(slot);
-  loan_.reset();
   refresh();
-  neighbours_ = has_neighbours(*topology_);
+  neighbours_.begin_step(*topology_);
 }
 
 /// @pre no layer is under way
@@ -108,7 +107,7 @@ Result<void> RemoteRouter::submit(const MoeStep& step, std::size_t slot) {
   slots_[slot] = {};
   slots_[slot].step = step;
   ask(slots_[slot]);
-  if (neighbours_ && !loan_) loan_.emplace(pool_);
+  neighbours_.asked();
   return {};
 }
 
@@ -221,7 +220,7 @@ bool RemoteRouter::stuck(const Slot& slot) const {
 
 Result<void> RemoteRouter::gather(float* out, std::size_t index) {
   auto done = wait_for(out, index);
-  loan_.reset();
+  neighbours_.answered();
   return done;
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/engine/expert_backend.hpp"
+#include "common/engine/neighbours.hpp"
 #include "common/engine/shard_fan_out.hpp"
 
 namespace moesaic {
@@ -88,8 +89,7 @@ class RemoteRouter final : public ExpertBackend {
   Clock::time_point connected_by_{};  ///< until then routers are waited for
   TopologySource::Subscription subscription_;
   std::array<Slot, 2> slots_;
-  bool neighbours_ = false;               ///< shards on this machine
-  std::optional<ThreadPool::Loan> loan_;  ///< while they compute
+  Neighbours neighbours_{pool_};  ///< shards and routers on this machine
   TapSink* taps_ = nullptr;
   std::atomic<bool> interrupted_ = false;
 };

@@ -18,16 +18,15 @@ RoutedExperts::~RoutedExperts() { source_->unsubscribe(subscription_); }
 void RoutedExperts::begin_step() {
   fan_out_.abandon_all();
   slots_.fill(std::nullopt);
-  loan_.reset();
   fan_out_.refresh();
-  neighbours_ = has_neighbours(*source_->latest());
+  neighbours_.begin_step(*source_->latest());
 }
 
 Result<void> RoutedExperts::submit(const MoeStep& step, std::size_t slot) {
   FanOutJob job{step, {}};
   dispatch_.choose(step, pool_, job.choices);
   slots_[slot] = fan_out_.start(std::move(job));
-  if (neighbours_ && !loan_) loan_.emplace(pool_);
+  neighbours_.asked();
   return {};
 }
 
@@ -35,7 +34,7 @@ Result<void> RoutedExperts::gather(float* out, std::size_t slot) {
   const auto job = *slots_[slot];
   slots_[slot].reset();
   const auto waited = wait_for(job);
-  loan_.reset();
+  neighbours_.answered();
   MOESAIC_CHECK(waited);
   return fan_out_.finish(job, out, pool_);
 }

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "common/engine/expert_backend.hpp"
+#include "common/engine/neighbours.hpp"
 #include "common/engine/shard_fan_out.hpp"
 
 namespace moesaic {
@@ -42,8 +43,7 @@ class RoutedExperts final : public ExpertBackend {
   ShardFanOut fan_out_;
   TopologySource::Subscription subscription_;
   std::array<std::optional<ShardFanOut::JobId>, 2> slots_;
-  bool neighbours_ = false;               ///< shards on this machine
-  std::optional<ThreadPool::Loan> loan_;  ///< while they compute
+  Neighbours neighbours_{pool_};  ///< shards on this machine
   std::atomic<bool> interrupted_ = false;
 };
 

@@ -1,9 +1,14 @@
 #include "common/engine/shard_service.hpp"
 
+#include <unistd.h>
+
+#include <algorithm>
 #include <chrono>
 #include <future>
+#include <optional>
 
 #include "common/engine/expert_frames.hpp"
+#include "common/engine/topology.hpp"
 #include "common/metrics/metrics.hpp"
 #include "common/transport/failure.hpp"
 
@@ -127,6 +132,12 @@ transport::Frame ShardService::answer(const transport::Frame& question, ExpertSc
 
 void ShardService::serve() {
   ThreadPool pool(parts_.threads);
+  // Other processes want the same cores at the same time.
+  std::optional<ThreadPool::Loan> loan;
+  if (std::any_of(parts_.listen.begin(), parts_.listen.end(), is_neighbour)) {
+    pool.pin(static_cast<std::size_t>(::getpid()));
+    loan.emplace(pool);
+  }
   ExpertScratch scratch;
   auto seconds =
       metrics::histogram("moesaic_moe_dispatch_seconds",
@@ -140,7 +151,6 @@ void ShardService::serve() {
     auto span = parts_.tracer.start("experts", SpanKind::kServer, question.trace);
     if (span.recording()) span.set("moesaic.moe.layer", std::int64_t{question.layer});
     auto frame = answer(question, scratch, pool);
-    pool.rest();  // the cores are the decoder's now, if it is here
     frame.sequence = question.sequence;
     frame.layer = question.layer;
     frame.modality = question.modality;

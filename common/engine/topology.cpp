@@ -4,13 +4,15 @@
 
 namespace moesaic {
 
-bool has_neighbours(const Topology& topology) {
+bool is_neighbour(const transport::Address& address) {
   using Scheme = transport::Address::Scheme;
-  return std::any_of(topology.shard_addresses.begin(), topology.shard_addresses.end(),
-                     [](const auto& addresses) {
-                       return !addresses.empty() && (addresses.front().scheme == Scheme::kShm ||
-                                                     addresses.front().scheme == Scheme::kIpc);
-                     });
+  return address.scheme == Scheme::kShm || address.scheme == Scheme::kIpc;
+}
+
+bool has_neighbours(const Topology& topology) {
+  return std::any_of(
+      topology.shard_addresses.begin(), topology.shard_addresses.end(),
+      [](const auto& addresses) { return !addresses.empty() && is_neighbour(addresses.front()); });
 }
 
 TopologyPtr TopologySource::latest() const {

@@ -24,7 +24,9 @@ struct Topology {
 };
 using TopologyPtr = std::shared_ptr<const Topology>;
 
-/// True if some shard is reached by memory or a socket of this machine, so shares its cores.
+/// True of memory and sockets of this machine: who listens there shares its cores with who asks.
+bool is_neighbour(const transport::Address& address);
+/// True if some shard is one.
 bool has_neighbours(const Topology& topology);
 
 /// What a dispatcher says of itself.
