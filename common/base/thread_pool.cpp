@@ -12,6 +12,8 @@
 #include <vector>
 #if defined(__x86_64__)
 #include <immintrin.h>
+
+#include "common/base/time_slices.hpp"
 #endif
 
 namespace moesaic {
@@ -20,6 +22,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr auto kSpin = std::chrono::microseconds(50);
+/// Of workers beside those of other processes: a woken one should not wait for the others' turns.
+constexpr auto kShortSlices = std::chrono::microseconds(100);
 
 void pause_cpu() {
 #if defined(__x86_64__)
@@ -162,6 +166,7 @@ void ThreadPool::pin(std::size_t first) {
     (void)::pthread_setaffinity_np(
         i == 0 ? ::pthread_self() : state_->threads[i - 1].native_handle(), sizeof set, &set);
   }
+  on_every_worker([] { ask_for_time_slices(kShortSlices); });
 }
 
 void ThreadPool::rest() { state_->spin.store(false, std::memory_order_relaxed); }

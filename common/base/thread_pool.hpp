@@ -24,10 +24,10 @@ class ThreadPool {
 
   unsigned size() const;
 
-  /// Gives every worker a CPU of its own for good, the calling thread (worker 0 from here on) the
-  /// first-th, counted round. For processes that work for each other on the same cores: there the
-  /// system leaves workers of one waiting for one CPU while the other stands idle. Does nothing if
-  /// there are not as many workers as CPUs.
+  /// Gives every worker a CPU of its own and short time slices for good, the calling thread (worker
+  /// 0 from here on) the first-th, counted round. For processes that work for each other on the
+  /// same cores: there the system leaves workers of one waiting for one CPU while the other stands
+  /// idle. Does nothing if there are not as many workers as CPUs.
   void pin(std::size_t first);
   /// No call comes soon: workers that spin go to sleep. By the thread that calls.
   void rest();

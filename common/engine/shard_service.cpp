@@ -2,13 +2,11 @@
 
 #include <unistd.h>
 
-#include <algorithm>
 #include <chrono>
 #include <future>
 #include <optional>
 
 #include "common/engine/expert_frames.hpp"
-#include "common/engine/topology.hpp"
 #include "common/metrics/metrics.hpp"
 #include "common/transport/failure.hpp"
 
@@ -132,9 +130,8 @@ transport::Frame ShardService::answer(const transport::Frame& question, ExpertSc
 
 void ShardService::serve() {
   ThreadPool pool(parts_.threads);
-  // Other processes want the same cores at the same time.
   std::optional<ThreadPool::Loan> loan;
-  if (std::any_of(parts_.listen.begin(), parts_.listen.end(), is_neighbour)) {
+  if (parts_.neighbours) {
     pool.pin(static_cast<std::size_t>(::getpid()));
     loan.emplace(pool);
   }

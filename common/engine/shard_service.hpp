@@ -28,7 +28,8 @@ struct ShardServiceParts {
   std::shared_ptr<const ExpertTable> table;
   EpochRange epochs;
   std::vector<transport::Address> listen;
-  unsigned threads = 1;  ///< kernel workers, the service thread included
+  unsigned threads = 1;     ///< kernel workers, the service thread included
+  bool neighbours = false;  ///< who asks is another process of this machine, on the same cores
   Tracer tracer{};
   bool expert_metrics = false;  ///< a series for each expert
 };

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "common/base/aligned_buffer.hpp"
+#include "common/base/time_slices.hpp"
 #include "common/kernels/cpu/amx.hpp"
 
 namespace moesaic {
@@ -296,37 +297,17 @@ double measure_peak_gops(Isa isa, Compute compute, ThreadPool& pool, double seco
 
 namespace {
 
-/// The first version of the kernel's struct sched_attr.
-struct SchedulerAttributes {
-  std::uint32_t size, policy;
-  std::uint64_t flags;
-  std::int32_t nice;
-  std::uint32_t priority;
-  std::uint64_t runtime_ns, deadline_ns, period_ns;
-};
-
 long involuntary_switches() {
   rusage usage{};
   ::getrusage(RUSAGE_SELF, &usage);
   return usage.ru_nivcsw;
 }
 
-/// Same share of the CPU, fewer switches. Kernels that cannot do it refuse, which is as well.
-void ask_for_long_slices() {
-  const SchedulerAttributes attributes{.size = sizeof attributes,
-                                       .policy = 0,
-                                       .flags = 0,
-                                       .nice = 0,
-                                       .priority = 0,
-                                       .runtime_ns = 100'000'000,
-                                       .deadline_ns = 0,
-                                       .period_ns = 0};
-  ::syscall(SYS_sched_setattr, 0, &attributes, 0);
-}
-
 }  // namespace
 
-PassTimer::PassTimer(ThreadPool& pool) : pool_(pool) { pool.on_every_worker(ask_for_long_slices); }
+PassTimer::PassTimer(ThreadPool& pool) : pool_(pool) {
+  pool.on_every_worker([] { ask_for_time_slices(std::chrono::milliseconds(100)); });
+}
 
 void PassTimer::start() {
   // Wakes sleeping workers, so that a pass does not begin with that.

@@ -9,6 +9,7 @@
 #include "common/base/version.hpp"
 #include "common/cluster/placement_resolve.hpp"
 #include "common/engine/memory_plan.hpp"
+#include "common/engine/topology.hpp"
 #include "common/metrics/metrics.hpp"
 #include "common/model/fingerprint.hpp"
 
@@ -38,8 +39,13 @@ Result<void> ExpertShardProcess::open(const Settings& settings) {
   MOESAIC_TRY(node_, Node::open(settings, "expert-shard", std::move(hash)));
   MOESAIC_TRY(model_, open_model(options));
   MOESAIC_TRY(auto endpoint, node_->endpoint({"decoder", "router", "tool"}));
-  MOESAIC_CHECK(node_->listen(*endpoint, settings.items("transport.listen"), true));
+  const auto addresses = settings.items("transport.listen");
+  MOESAIC_CHECK(node_->listen(*endpoint, addresses, true));
   ShardServiceParts parts;
+  parts.neighbours = std::any_of(addresses.begin(), addresses.end(), [](const auto& text) {
+    const auto address = transport::parse_address(text);
+    return address && is_neighbour(*address);
+  });
   parts.config = model_.config;
   parts.compute = model_.compute;
   parts.table = no_experts(model_);
