@@ -39,7 +39,8 @@ void apply_scalar(const float* x, float mean, float inv, const float* weight, co
 
 }  // namespace
 
-const Level kScalar = {dot_scalar, dots_one_by_one<dot_scalar>, sum_scalar, deviation_scalar, apply_scalar};
+const Level kScalar = {dot_scalar, dots_one_by_one<dot_scalar>, sum_scalar, deviation_scalar,
+                       apply_scalar};
 
 const Level& level_for(Isa isa) {
   if (isa >= Isa::kAvx512) return kAvx512;
