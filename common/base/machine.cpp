@@ -1,8 +1,9 @@
 #include "common/base/machine.hpp"
 
-#include <cpuid.h>
-
 #include <fstream>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 namespace moesaic {
 
@@ -16,9 +17,13 @@ std::string cpu_name() {
 }
 
 bool on_virtual_machine() {
+#if defined(__x86_64__)
   unsigned a = 0, b = 0, c = 0, d = 0;
   constexpr unsigned kHypervisor = 1U << 31;
   return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & kHypervisor) != 0;
+#else
+  return false;
+#endif
 }
 
 }  // namespace moesaic

@@ -12,9 +12,9 @@
 #include <vector>
 #if defined(__x86_64__)
 #include <immintrin.h>
+#endif
 
 #include "common/base/time_slices.hpp"
-#endif
 
 namespace moesaic {
 namespace {

@@ -20,13 +20,15 @@ struct RouterGate {
       bias;  ///< [experts], e_score_correction_bias: moves the choice, never the weights
 };
 
+/// Rows that `router_logits` takes at a time.
+inline constexpr std::size_t kRouterRows = 3;
+
 /// Logits of experts [first, last) of some rows, stripe-64 dot products: the first half of a
 /// choice, which threads can share. Rows share the weights that are read, kRouterRows at a time; a
 /// logit depends on its own row only.
 /// @param u      each [hidden] f32 (bf16-valued where norms round)
 /// @param logits each [experts]; those of the range are written
 /// @pre u.size() == logits.size()
-inline constexpr std::size_t kRouterRows = 3;
 void router_logits(const RouterGate& gate, std::span<const float* const> u, std::size_t first,
                    std::size_t last, std::span<float* const> logits);
 

@@ -23,7 +23,7 @@ struct IntegerJob {
   const PanelSink* sink = nullptr;
 };
 
-/// Most rows of a job; so many activations and sums of two panels stay in L2.
+/// Most rows of a job; so many activations and sums of a panel stay in L2.
 inline constexpr std::size_t kIntegerBlockRows = 256;
 /// Layouts of so many rows are not worth tiles: reading the weights takes longer than products.
 inline constexpr std::size_t kRowsWithoutTiles = 8;
