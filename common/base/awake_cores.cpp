@@ -1,7 +1,9 @@
 #include "common/base/awake_cores.hpp"
 
+#include <pthread.h>
 #include <sched.h>
 
+#include "common/base/pause.hpp"
 #include "common/base/thread_pool.hpp"
 
 namespace moesaic {
@@ -19,11 +21,7 @@ constexpr int kPausesBetweenLooks = 64;
 /// Makes the calling thread one of the idle class on one CPU.
 bool become_idle(unsigned cpu) {
   const sched_param none{};
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET(cpu, &set);
-  return ::sched_setscheduler(0, SCHED_IDLE, &none) == 0 &&
-         ::sched_setaffinity(0, sizeof set, &set) == 0;
+  return ::sched_setscheduler(0, SCHED_IDLE, &none) == 0 && bind_to_cpu(::pthread_self(), cpu);
 }
 
 }  // namespace
@@ -50,7 +48,7 @@ void AwakeCores::run(unsigned cpu) {
   if (!become_idle(cpu)) return;
   for (std::uint32_t seen = 0; !ended_;) {
     while (now_ns() < until_ && !ended_)
-      for (int i = 0; i < kPausesBetweenLooks; ++i) __builtin_ia32_pause();
+      for (int i = 0; i < kPausesBetweenLooks; ++i) pause_cpu();
     // A hold that came since `seen` was read ends the wait at once.
     const auto holds = holds_.load();
     if (holds == seen && now_ns() >= until_) holds_.wait(seen);

@@ -10,10 +10,8 @@
 #include <mutex>
 #include <thread>
 #include <vector>
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
+#include "common/base/pause.hpp"
 #include "common/base/time_slices.hpp"
 
 namespace moesaic {
@@ -24,12 +22,6 @@ using Clock = std::chrono::steady_clock;
 constexpr auto kSpin = std::chrono::microseconds(50);
 /// Of workers beside those of other processes: a woken one should not wait for the others' turns.
 constexpr auto kShortSlices = std::chrono::microseconds(100);
-
-void pause_cpu() {
-#if defined(__x86_64__)
-  _mm_pause();
-#endif
-}
 
 /// Waits until `value` differs from `old`: first spinning (while that is allowed), then asleep.
 std::uint32_t wait_for_change(const std::atomic<std::uint32_t>& value, std::uint32_t old,
@@ -101,6 +93,13 @@ std::vector<unsigned> usable_cpu_ids() {
 
 unsigned usable_cpus() { return static_cast<unsigned>(usable_cpu_ids().size()); }
 
+bool bind_to_cpu(std::thread::native_handle_type thread, unsigned cpu) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(cpu, &set);
+  return ::pthread_setaffinity_np(thread, sizeof set, &set) == 0;
+}
+
 struct ThreadPool::State {
   // Written by the caller before `epoch` changes, read by workers after it.
   void (*call)(void*, std::size_t) = nullptr;
@@ -159,12 +158,9 @@ void ThreadPool::pin(std::size_t first) {
   const auto& cpus = state_->cpus;
   if (size() != cpus.size()) return;
   for (std::size_t i = 0; i < cpus.size(); ++i) {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET(cpus[(first + i) % cpus.size()], &set);
+    const auto thread = i == 0 ? ::pthread_self() : state_->threads[i - 1].native_handle();
     // Where the system refuses, the thread stays where it is.
-    (void)::pthread_setaffinity_np(
-        i == 0 ? ::pthread_self() : state_->threads[i - 1].native_handle(), sizeof set, &set);
+    (void)bind_to_cpu(thread, cpus[(first + i) % cpus.size()]);
   }
   on_every_worker([] { ask_for_time_slices(kShortSlices); });
 }

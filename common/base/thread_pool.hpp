@@ -31,9 +31,9 @@ class ThreadPool {
   void pin(std::size_t first);
   /// No call comes soon: workers that spin go to sleep. By the thread that calls.
   void rest();
-  /// While this lives, processes that work for the caller may want the cores: workers do not spin,
-  /// and one that has lost its core is not taken as a sign of a stranger. One at a time, made and
-  /// destroyed by the thread that calls.
+  /// While this lives, processes that work for the caller, or it for them, may want the cores:
+  /// workers do not spin, and one that has lost its core is not taken as a sign of a stranger. One
+  /// at a time, made and destroyed by the thread that calls.
   class Loan {
    public:
     explicit Loan(ThreadPool& pool) : pool_(pool) { pool_.set_lent(true); }
@@ -83,5 +83,7 @@ class ThreadPool {
 /// CPUs this process may use (affinity mask), at least 1, and their numbers.
 unsigned usable_cpus();
 std::vector<unsigned> usable_cpu_ids();
+/// False if the system refuses; the thread then runs where it did.
+bool bind_to_cpu(std::thread::native_handle_type thread, unsigned cpu);
 
 }  // namespace moesaic

@@ -148,6 +148,7 @@ void ShardService::serve() {
     auto span = parts_.tracer.start("experts", SpanKind::kServer, question.trace);
     if (span.recording()) span.set("moesaic.moe.layer", std::int64_t{question.layer});
     auto frame = answer(question, scratch, pool);
+    pool.rest();  // the cores are the decoder's now, if it is here
     frame.sequence = question.sequence;
     frame.layer = question.layer;
     frame.modality = question.modality;
