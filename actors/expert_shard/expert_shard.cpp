@@ -26,10 +26,13 @@ Result<ExpertOutputPtr> ExpertShardState::run(const ExpertBatch& batch) {
                         batch.ids,   batch.weights,  batch.chosen};
   MOESAIC_TRY(const auto nodes, parts.table->run(call, scratch, *parts.pool));
   ExpertOutput out;
+  out.values.resize(nodes.size() * hidden);
+  float* values = out.values.data();
   for (const auto& node : nodes) {
     out.row.push_back(node.row);
     out.node.push_back(node.node);
-    out.values.insert(out.values.end(), node.value, node.value + hidden);
+    widen(parts.table->node_form(), node.value, hidden, values);
+    values += hidden;
   }
   return std::make_shared<const ExpertOutput>(std::move(out));
 }

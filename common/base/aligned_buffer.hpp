@@ -2,8 +2,10 @@
 
 #include <cstddef>
 #include <memory>
+#include <new>
 #include <span>
 #include <utility>
+#include <vector>
 
 namespace moesaic {
 
@@ -55,5 +57,21 @@ class AlignedBuffer {
   std::unique_ptr<std::byte, AlignedRelease> data_;
   std::size_t bytes_ = 0;
 };
+
+/// Memory that starts on a cache line, for vectors.
+template <class T>
+struct LineAllocator {
+  using value_type = T;
+  static constexpr std::align_val_t kLine{64};
+
+  LineAllocator() = default;
+  template <class U>
+  LineAllocator(const LineAllocator<U>&) {}
+  T* allocate(std::size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), kLine)); }
+  void deallocate(T* p, std::size_t) { ::operator delete(p, kLine); }
+  bool operator==(const LineAllocator&) const { return true; }
+};
+template <class T>
+using AlignedVector = std::vector<T, LineAllocator<T>>;
 
 }  // namespace moesaic

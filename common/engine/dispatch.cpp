@@ -2,21 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
+
+#include "common/kernels/elementwise.hpp"
 
 namespace moesaic {
-namespace {
-
-void widen(const Operand& x, std::size_t row, float* to) {
-  if (x.compute == Compute::kF32) {
-    std::memcpy(to, x.f32(row), x.cols * sizeof(float));
-    return;
-  }
-  const Bf16* from = x.bf16(row);
-  for (std::size_t c = 0; c < x.cols; ++c) to[c] = bf16_to_f32(from[c]);
-}
-
-}  // namespace
 
 Dispatch::Dispatch(const ModelConfig& config, std::shared_ptr<const RouterWeights> gates)
     : config_(config), gates_(std::move(gates)) {}
@@ -36,14 +25,14 @@ void Dispatch::compute_logits(const MoeStep& step, const Choice& choice, const R
   pool.parallel_for(groups * parts, [&](std::size_t task) {
     const std::size_t first = task / parts * kRouterRows, part = task % parts;
     const std::size_t count = std::min(kRouterRows, rows - first);
-    thread_local std::vector<float> memory;
+    thread_local AlignedVector<float> memory;
     memory.resize(kRouterRows * step.x.cols);
     const float* u[kRouterRows];
     float* logits[kRouterRows];
     for (std::size_t i = 0; i < count; ++i) {
       const auto row = choice.rows[first + i];
       u[i] = memory.data() + i * step.x.cols;
-      widen(step.x, row, memory.data() + i * step.x.cols);
+      widen(step.x.compute, step.x.row(row), step.x.cols, memory.data() + i * step.x.cols);
       logits[i] = logits_.row(row);
     }
     router_logits(gate, {u, count}, part * gate.experts / parts, (part + 1) * gate.experts / parts,

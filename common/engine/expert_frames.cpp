@@ -39,16 +39,6 @@ Result<void> expect(const Tensor& tensor, const char* name, DType dtype, std::si
                                         std::to_string(rows) + " " + std::to_string(cols));
 }
 
-/// f32 or bf16 values as f32.
-void copy_values(const Tensor& from, std::size_t count, float* out) {
-  if (from.dtype == DType::kF32) {
-    std::memcpy(out, from.bytes.data(), count * sizeof(float));
-    return;
-  }
-  const auto values = from.as<Bf16>();
-  for (std::size_t i = 0; i < count; ++i) out[i] = bf16_to_f32(values[i]);
-}
-
 }  // namespace
 
 transport::Frame make_expert_rows(const ExpertCall& call, std::vector<std::uint32_t>& rows_sent) {
@@ -143,40 +133,35 @@ transport::Frame make_expert_nodes(std::span<const ExpertNode> nodes, std::uint3
   frame.type = transport::FrameType::kExpertNodes;
   frame.tensors.push_back(make_tensor(DType::kI32, nodes.size(), 2));
   frame.tensors.push_back(make_tensor(value_dtype(compute), nodes.size(), hidden));
+  const std::size_t value_bytes = hidden * operand_bytes(normed_form(compute));
   auto numbers = frame.tensors[0].as<std::uint32_t>();
   for (std::size_t i = 0; i < nodes.size(); ++i) {
     numbers[2 * i] = nodes[i].row;
     numbers[2 * i + 1] = nodes[i].node;
-    if (compute == Compute::kF32) {
-      std::memcpy(frame.tensors[1].as<float>().data() + i * hidden, nodes[i].value,
-                  hidden * sizeof(float));
-    } else {
-      to_bf16(nodes[i].value, hidden, frame.tensors[1].as<Bf16>().data() + i * hidden);
-    }
+    std::memcpy(frame.tensors[1].bytes.data() + i * value_bytes, nodes[i].value, value_bytes);
   }
   return frame;
 }
 
-Result<ExpertNodes> read_expert_nodes(const transport::Frame& frame, std::uint32_t hidden) {
+Result<ExpertNodes> read_expert_nodes(transport::Frame frame, std::uint32_t hidden,
+                                      Compute compute) {
   if (frame.type != transport::FrameType::kExpertNodes || frame.tensors.size() != 2 ||
       frame.tensors[0].shape.size() != 2)
     return fail(Errc::kCorrupt, "expert answer: type " +
                                     std::to_string(static_cast<int>(frame.type)) + ", " +
                                     std::to_string(frame.tensors.size()) + " tensors");
   const auto nodes = static_cast<std::size_t>(frame.tensors[0].shape[0]);
-  const auto dtype = frame.tensors[1].dtype == DType::kF32 ? DType::kF32 : DType::kBf16;
   MOESAIC_CHECK(expect(frame.tensors[0], "numbers", DType::kI32, nodes, 2));
-  MOESAIC_CHECK(expect(frame.tensors[1], "values", dtype, nodes, hidden));
+  MOESAIC_CHECK(expect(frame.tensors[1], "values", value_dtype(compute), nodes, hidden));
   ExpertNodes out;
   out.row.resize(nodes);
   out.node.resize(nodes);
-  out.values.resize(nodes * hidden);
   const auto numbers = frame.tensors[0].as<std::uint32_t>();
   for (std::size_t i = 0; i < nodes; ++i) {
     out.row[i] = numbers[2 * i];
     out.node[i] = numbers[2 * i + 1];
   }
-  copy_values(frame.tensors[1], out.values.size(), out.values.data());
+  out.values = std::move(frame.tensors[1]);
   return out;
 }
 
@@ -244,7 +229,8 @@ Result<void> read_moe_sums(const transport::Frame& frame, std::size_t rows, std:
                                     std::to_string(frame.tensors.size()) + " tensors");
   const auto dtype = frame.tensors[0].dtype == DType::kF32 ? DType::kF32 : DType::kBf16;
   MOESAIC_CHECK(expect(frame.tensors[0], "sums", dtype, rows, hidden));
-  copy_values(frame.tensors[0], rows * hidden, out);
+  widen(dtype == DType::kF32 ? Compute::kF32 : Compute::kBf16, frame.tensors[0].bytes.data(),
+        rows * hidden, out);
   return {};
 }
 

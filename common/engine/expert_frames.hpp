@@ -27,17 +27,18 @@ struct ExpertRows {
 [[nodiscard]] Result<ExpertRows> read_expert_rows(const transport::Frame& frame,
                                                   std::uint32_t hidden, Compute compute);
 
-/// The answer: values as f32 in Compute::kF32, else as bf16 (they are bf16-valued).
+/// The answer: values as f32 in Compute::kF32, else as bf16.
 transport::Frame make_expert_nodes(std::span<const ExpertNode> nodes, std::uint32_t hidden,
                                    Compute compute);
 
-/// A received answer; values are copied out as f32.
+/// A received answer, with the values of its frame.
 struct ExpertNodes {
   std::vector<std::uint32_t> row, node;
-  std::vector<float> values;  ///< [row.size(), hidden]
+  Tensor values;  ///< [row.size(), hidden], f32 or bf16
 };
-[[nodiscard]] Result<ExpertNodes> read_expert_nodes(const transport::Frame& frame,
-                                                    std::uint32_t hidden);
+/// @errors as `read_expert_rows`
+[[nodiscard]] Result<ExpertNodes> read_expert_nodes(transport::Frame frame, std::uint32_t hidden,
+                                                    Compute compute);
 
 /// All rows of a step's layer, for a router that gates and dispatches (kMoeRows).
 transport::Frame make_moe_rows(const MoeStep& step);

@@ -1,6 +1,6 @@
 #include "common/engine/local_experts.hpp"
 
-#include <cstring>
+#include "common/kernels/elementwise.hpp"
 
 namespace moesaic {
 
@@ -22,8 +22,9 @@ Result<void> LocalExperts::gather(float* out, std::size_t) {
     const ExpertCall call{step_.layer, static_cast<Modality>(m), choice.x,     choice.rows,
                           choice.ids,  choice.weights,           choice.chosen};
     MOESAIC_TRY(const auto nodes, table_->run(call, scratch_, pool_));
-    for (const auto& node : nodes)
-      std::memcpy(out + choice.rows[node.row] * hidden, node.value, hidden * sizeof(float));
+    for_rows(pool_, nodes.size(), [&](std::size_t i) {
+      widen(table_->node_form(), nodes[i].value, hidden, out + choice.rows[nodes[i].row] * hidden);
+    });
   }
   return {};
 }

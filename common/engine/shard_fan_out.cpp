@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <atomic>
 #include <bit>
-#include <cstring>
 
 #include "common/base/log.hpp"
 #include "common/engine/owner_choice.hpp"
+#include "common/kernels/elementwise.hpp"
 #include "common/transport/failure.hpp"
 #include "common/transport/peer_metrics.hpp"
 
@@ -191,7 +191,7 @@ void ShardFanOut::handle(transport::Event event) {
       refresh();
     return;
   }
-  if (event.kind == Kind::kFrame) return take_answer(event.frame, event.peer);
+  if (event.kind == Kind::kFrame) return take_answer(std::move(event.frame), event.peer);
   // Questions went to a connection, not to a shard: they are lost with it, whatever else is up.
   if (event.kind == Kind::kDown)
     for (auto& [id, job] : jobs_) {
@@ -230,7 +230,7 @@ void ShardFanOut::withdraw(Job& job, std::size_t question, bool avoid, const std
   job.open.erase(job.open.begin() + static_cast<std::ptrdiff_t>(question));
 }
 
-void ShardFanOut::take_answer(const transport::Frame& frame, transport::PeerId peer) {
+void ShardFanOut::take_answer(transport::Frame frame, transport::PeerId peer) {
   for (auto& [id, job] : jobs_) {
     const auto it = std::find_if(job.open.begin(), job.open.end(), [&](const Question& q) {
       return q.sequence == frame.sequence && q.peer == peer;
@@ -238,7 +238,7 @@ void ShardFanOut::take_answer(const transport::Frame& frame, transport::PeerId p
     if (it == job.open.end()) continue;
     const auto now = Clock::now();
     if (frame.type == transport::FrameType::kExpertNodes) {
-      if (const auto done = accept(job, *it, frame)) {
+      if (const auto done = accept(job, *it, std::move(frame))) {
         metrics_.answered(it->shard, seconds(now - it->sent));
         if (job.first_answer == Clock::time_point{}) job.first_answer = now;
         load_[it->shard] -= it->pairs;
@@ -265,9 +265,9 @@ void ShardFanOut::take_answer(const transport::Frame& frame, transport::PeerId p
 }
 
 /// Checks that the answer has each asked expert of each row in exactly one node, then keeps it.
-Result<void> ShardFanOut::accept(Job& job, const Question& question,
-                                 const transport::Frame& frame) {
-  MOESAIC_TRY(auto nodes, read_expert_nodes(frame, config_.hidden));
+Result<void> ShardFanOut::accept(Job& job, const Question& question, transport::Frame frame) {
+  const auto form = job.work.step.x.compute;  // of the values of nodes, too
+  MOESAIC_TRY(auto nodes, read_expert_nodes(std::move(frame), config_.hidden, form));
   const auto& choice = job.work.choices[question.modality];
   const auto leaves = expert_tree_leaves(config_.experts[question.modality]);
   std::vector<std::uint64_t> missing = question.asked;
@@ -291,11 +291,12 @@ Result<void> ShardFanOut::accept(Job& job, const Question& question,
   job.answers.push_back(std::move(nodes));
   auto& kept = job.answers.back();
   const std::size_t top_k = config_.experts_per_token;
+  const std::size_t bytes = config_.hidden * operand_bytes(form);
   for (std::size_t i = 0; i < kept.row.size(); ++i) {
     const auto row = question.rows[kept.row[i]];
     auto& count = job.node_count[question.modality][row];
     job.nodes[question.modality][row * top_k + count++] = {kept.node[i],
-                                                           kept.values.data() + i * config_.hidden};
+                                                           kept.values.bytes.data() + i * bytes};
   }
   return {};
 }
@@ -383,19 +384,19 @@ Result<void> ShardFanOut::finish(JobId id, float* out, ThreadPool& pool) {
   const auto begun = Clock::now();
   const std::size_t hidden = config_.hidden;
   const std::size_t top_k = config_.experts_per_token;
-  const bool round = job.work.step.x.compute == Compute::kBf16;
+  const auto form = job.work.step.x.compute;
   std::atomic<std::size_t> wrong = 0;
   for (std::size_t m = 0; m < kModalities; ++m) {
     const auto& choice = job.work.choices[m];
     const auto leaves = expert_tree_leaves(config_.experts[m]);
     for_rows(pool, choice.rows.size(), [&](std::size_t i) {
       const auto nodes = std::span(job.nodes[m]).subspan(i * top_k, job.node_count[m][i]);
-      const auto left = merge_tree(nodes, choice.chosen[i], leaves, hidden, round);
+      const auto left = merge_tree(nodes, choice.chosen[i], leaves, hidden, form);
       if (left != 1 || nodes[0].node != 1) {
         ++wrong;
         return;
       }
-      std::memcpy(out + choice.rows[i] * hidden, nodes[0].value, hidden * sizeof(float));
+      widen(form, nodes[0].value, hidden, out + choice.rows[i] * hidden);
     });
   }
   metrics_.combined(job.work.step.layer, links_.numbers(), seconds(Clock::now() - begun));

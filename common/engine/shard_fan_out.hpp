@@ -121,8 +121,8 @@ class ShardFanOut {
   bool place_pool(Job& job, std::size_t modality, cluster::ShardSet usable);
   bool ask(Job& job, std::size_t modality, std::size_t shard_index,
            std::span<const std::uint64_t> masks);
-  void take_answer(const transport::Frame& frame, transport::PeerId peer);
-  Result<void> accept(Job& job, const Question& question, const transport::Frame& frame);
+  void take_answer(transport::Frame frame, transport::PeerId peer);
+  Result<void> accept(Job& job, const Question& question, transport::Frame frame);
   void withdraw(Job& job, std::size_t question, bool avoid, const std::string& why);
   void lost(ShardLinks::Number shard, const std::string& why);
   void withdraw_overdue(Job& job, Clock::time_point now);

@@ -73,14 +73,14 @@ void DecoderStep::tap_heads(const std::string& name, std::size_t first, std::siz
                std::array{heads, dim});
 }
 
-void DecoderStep::norm_row(const float* x, const std::vector<float>& weight, const OperandOut& out,
-                           std::size_t row) const {
+void DecoderStep::norm_row(const float* x, const AlignedVector<float>& weight,
+                           const OperandOut& out, std::size_t row) const {
   const bool f32 = out.compute == Compute::kF32;
   rms_norm(x, weight.data(), config_.rms_norm_eps, config_.hidden, !f32,
            f32 ? out.f32(row) : nullptr, f32 ? nullptr : out.bf16(row));
 }
 
-void DecoderStep::norm(const std::vector<float>& weight, Half& half) {
+void DecoderStep::norm(const AlignedVector<float>& weight, Half& half) {
   const auto out = half.normed.resize(normed_form(compute_), half.rows, config_.hidden);
   for_rows(pool_, half.rows, [&](std::size_t r) { norm_row(half.x.row(r), weight, out, r); });
 }
@@ -215,7 +215,8 @@ Result<void> DecoderStep::begin_feed_forward(const StepBatch& batch, Half& half,
   half.shared.resize(half.rows, config_.hidden);
   ffn_out_.resize(half.rows);
   for (std::size_t r = 0; r < half.rows; ++r) ffn_out_[r] = half.shared.row(r);
-  const FfnTask task{&weights.ffn.gate_up, &weights.ffn.down, {}, {}, ffn_out_.data(), false};
+  const FfnTask task{&weights.ffn.gate_up, &weights.ffn.down, {}, {},
+                     ffn_out_.data(),      Compute::kF32};
   ffn(std::span(&task, 1), half.normed.view(), ffn_, pool_);
   return {};
 }

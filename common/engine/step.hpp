@@ -89,9 +89,9 @@ class DecoderStep {
   Result<void> begin_feed_forward(const StepBatch& batch, Half& half, std::uint32_t layer);
   Result<void> end_feed_forward(Half& half, std::uint32_t layer);
   void logits(const StepBatch& batch);
-  void norm_row(const float* x, const std::vector<float>& weight, const OperandOut& out,
+  void norm_row(const float* x, const AlignedVector<float>& weight, const OperandOut& out,
                 std::size_t row) const;
-  void norm(const std::vector<float>& weight, Half& half);
+  void norm(const AlignedVector<float>& weight, Half& half);
   void tap(const std::string& name, const FloatRows& x, std::size_t first, std::size_t width,
            bool fine);
   void tap_operand(const std::string& name, const Operand& x);
@@ -115,7 +115,7 @@ class DecoderStep {
   std::vector<float> widened_;  // an operand as taps want it
   OperandRows attended_, last_;
   FfnScratch ffn_;
-  std::vector<float*> ffn_out_;
+  std::vector<void*> ffn_out_;
   std::vector<const std::byte*> pages_;
   std::vector<AttentionTask> tasks_;
 };

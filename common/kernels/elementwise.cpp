@@ -1,6 +1,7 @@
 #include "common/kernels/elementwise.hpp"
 
 #include <cmath>
+#include <cstring>
 
 #include "common/kernels/cpu/elementwise_impl.hpp"
 #include "common/kernels/cpu/exp_simd.hpp"
@@ -27,18 +28,26 @@ void exp_scalar(const float* x, std::size_t n, float* y) {
   for (std::size_t i = 0; i < n; ++i) y[i] = cpu::exp1(x[i]);
 }
 
-void add_to_scalar(const float* x, std::size_t n, bool round, float* y) {
-  for (std::size_t i = 0; i < n; ++i) y[i] = round ? round_to_bf16(x[i] + y[i]) : x[i] + y[i];
+void add_to_scalar(const float* x, std::size_t n, float* y) {
+  for (std::size_t i = 0; i < n; ++i) y[i] += x[i];
 }
 
 void to_bf16_scalar(const float* x, std::size_t n, Bf16* y) {
   for (std::size_t i = 0; i < n; ++i) y[i] = f32_to_bf16(x[i]);
 }
 
-const Elementwise kScalar = {exp_scalar,      quick_gelu_scalar, gelu_erf_scalar,
-                             silu_mul_scalar, add_to_scalar,     to_bf16_scalar};
+const Elementwise kScalar = {exp_scalar,    quick_gelu_scalar,  gelu_erf_scalar, silu_mul_scalar,
+                             add_to_scalar, add_to_bf16_scalar, to_bf16_scalar,  from_bf16_scalar};
 
 }  // namespace
+
+void add_to_bf16_scalar(const Bf16* x, std::size_t n, Bf16* y) {
+  for (std::size_t i = 0; i < n; ++i) y[i] = f32_to_bf16(bf16_to_f32(x[i]) + bf16_to_f32(y[i]));
+}
+
+void from_bf16_scalar(const Bf16* x, std::size_t n, float* y) {
+  for (std::size_t i = 0; i < n; ++i) y[i] = bf16_to_f32(x[i]);
+}
 
 void quick_gelu_scalar(const float* x, std::size_t n, float* y_f32, Bf16* y_bf16) {
   for (std::size_t i = 0; i < n; ++i)
@@ -82,12 +91,16 @@ void silu_mul(const float* g, const float* u, std::size_t n, float* y_f32, Bf16*
   best().silu_mul(g, u, n, y_f32, y_bf16);
 }
 
-void add_to(const float* x, std::size_t n, float* y) { best().add_to(x, n, false, y); }
-
-void add_to_rounded(const float* x, std::size_t n, bool round, float* y) {
-  best().add_to(x, n, round, y);
-}
+void add_to(const float* x, std::size_t n, float* y) { best().add_to(x, n, y); }
+void add_to(const Bf16* x, std::size_t n, Bf16* y) { best().add_to_bf16(x, n, y); }
 
 void to_bf16(const float* x, std::size_t n, Bf16* y) { best().to_bf16(x, n, y); }
+
+void widen(Compute form, const void* x, std::size_t n, float* y) {
+  if (form == Compute::kF32)
+    std::memcpy(y, x, n * sizeof(float));
+  else
+    best().from_bf16(static_cast<const Bf16*>(x), n, y);
+}
 
 }  // namespace moesaic

@@ -28,10 +28,12 @@ void gelu_erf(const float* x, std::size_t n, float* y_f32, Bf16* y_bf16);
 void silu_mul(const float* g, const float* u, std::size_t n, float* y_f32, Bf16* y_bf16);
 /// y[i] += x[i]
 void add_to(const float* x, std::size_t n, float* y);
-/// y[i] = round(x[i] + y[i]), to bf16 if `round`: one addition of the expert tree.
-void add_to_rounded(const float* x, std::size_t n, bool round, float* y);
+/// y[i] = round(x[i] + y[i]): one addition of the expert tree.
+void add_to(const Bf16* x, std::size_t n, Bf16* y);
 /// Nearest-even rounding of n values.
 void to_bf16(const float* x, std::size_t n, Bf16* y);
+/// n values of a form (kF32 or kBf16) as f32.
+void widen(Compute form, const void* x, std::size_t n, float* y);
 
 /// The row kernels of one level; all levels give the same bits.
 struct Elementwise {
@@ -39,8 +41,10 @@ struct Elementwise {
   void (*quick_gelu)(const float* x, std::size_t n, float* y_f32, Bf16* y_bf16);
   void (*gelu_erf)(const float* x, std::size_t n, float* y_f32, Bf16* y_bf16);
   void (*silu_mul)(const float* g, const float* u, std::size_t n, float* y_f32, Bf16* y_bf16);
-  void (*add_to)(const float* x, std::size_t n, bool round, float* y);
+  void (*add_to)(const float* x, std::size_t n, float* y);
+  void (*add_to_bf16)(const Bf16* x, std::size_t n, Bf16* y);
   void (*to_bf16)(const float* x, std::size_t n, Bf16* y);
+  void (*from_bf16)(const Bf16* x, std::size_t n, float* y);
 };
 const Elementwise& elementwise_for(Isa isa);
 

@@ -11,6 +11,13 @@ namespace {
 
 bool by_number(const TreeNode& a, const TreeNode& b) { return a.node < b.node; }
 
+void add(const TreeNode& from, std::size_t hidden, Compute form, const TreeNode& to) {
+  if (form == Compute::kBf16)
+    add_to(static_cast<const Bf16*>(from.value), hidden, static_cast<Bf16*>(to.value));
+  else
+    add_to(static_cast<const float*>(from.value), hidden, static_cast<float*>(to.value));
+}
+
 }  // namespace
 
 std::size_t expert_tree_leaves(std::size_t experts) { return std::bit_ceil(experts); }
@@ -24,7 +31,7 @@ std::uint64_t expert_tree_below(std::uint32_t node, std::size_t leaves) {
 }
 
 std::size_t merge_tree(std::span<TreeNode> nodes, std::uint64_t chosen, std::size_t leaves,
-                       std::size_t hidden, bool round) {
+                       std::size_t hidden, Compute form) {
   assert(std::has_single_bit(leaves) && leaves <= 64);
   std::size_t count = nodes.size();
   // Each turn lifts the deepest node that can still rise; a node that cannot is maximal.
@@ -46,7 +53,7 @@ std::size_t merge_tree(std::span<TreeNode> nodes, std::uint64_t chosen, std::siz
       continue;
     }
     // Addition is commutative in IEEE arithmetic, so either may be the accumulator.
-    add_to_rounded(deepest->value, hidden, round, other->value);
+    add(*deepest, hidden, form, *other);
     other->node = number / 2;
     *deepest = active.back();
     --count;

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <new>
 #include <span>
+#include <type_traits>
 
 #include "common/kernels/cpu/linear_level.hpp"
 #include "common/kernels/cpu/unit_grid.hpp"
@@ -108,37 +109,43 @@ class HiddenSink final : public PanelSink {
   std::byte* hidden_;
 };
 
-/// Leaves of the expert tree to where the task wants them.
+/// Results to where the task wants them.
 class LeafSink final : public PanelSink {
  public:
   LeafSink(const LinearLevel& level, const FfnTask& task) : level_(level), task_(task) {}
 
   cpu::Epilogue epilogue() const override {
-    const bool weighted = !task_.weights.empty();
-    return {.kind = cpu::Epilogue::Kind::kLeaves,
+    return {.kind = bf16() ? cpu::Epilogue::Kind::kLeaves : cpu::Epilogue::Kind::kRows,
             .rows = task_.out,
-            .weights = weighted ? task_.weights.data() : nullptr,
-            .round = weighted && task_.round_bf16};
+            .weights = task_.weights.empty() ? nullptr : task_.weights.data()};
   }
   void take(std::size_t panel, std::size_t first_row, std::size_t rows, const float* c,
             std::size_t ldc) const override {
     const std::size_t n = panel * 32;
     const std::size_t count = std::min<std::size_t>(32, task_.down->rows - n);
     for (std::size_t r = first_row; r < first_row + rows; ++r, c += ldc) {
-      float* out = task_.out[r] + n;
-      if (task_.weights.empty()) {
-        std::copy(c, c + count, out);
-      } else if (count == 32) {
-        level_.leaves(c, task_.weights[r], task_.round_bf16, out);
-      } else {
-        alignas(64) float y[32];
-        level_.leaves(c, task_.weights[r], task_.round_bf16, y);
-        std::copy(y, y + count, out);
-      }
+      const float weight = task_.weights.empty() ? 1.0F : task_.weights[r];
+      if (bf16())
+        finish<Bf16>(c, weight, count, static_cast<Bf16*>(task_.out[r]) + n);
+      else
+        finish<float>(c, weight, count, static_cast<float*>(task_.out[r]) + n);
     }
   }
 
  private:
+  bool bf16() const { return task_.form == Compute::kBf16; }
+
+  template <class T>
+  void finish(const float* c, float weight, std::size_t count, T* out) const {
+    T y[32];
+    T* const to = count == 32 ? out : y;
+    if constexpr (std::is_same_v<T, Bf16>)
+      level_.leaves(c, weight, nullptr, to);
+    else
+      level_.leaves(c, weight, to, nullptr);
+    if (to == y) std::copy(y, y + count, out);
+  }
+
   const LinearLevel& level_;
   const FfnTask& task_;
 };

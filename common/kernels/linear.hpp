@@ -50,9 +50,9 @@ struct FfnTask {
   const PackedMatrix* gate_up = nullptr;  ///< width x hidden
   const PackedMatrix* down = nullptr;     ///< hidden x width
   std::span<const std::uint32_t> rows;    ///< rows of x to compute; empty: all rows of x in order
-  std::span<const float> weights;         ///< per entry of `rows`: w_e; empty: 1, and no rounding
-  float* const* out = nullptr;            ///< per entry: where its [hidden] result goes
-  bool round_bf16 = false;                ///< leaf rule: out = round_bf16(w_e * y)
+  std::span<const float> weights;         ///< per entry of `rows`: w_e; empty: ones
+  void* const* out = nullptr;             ///< per entry: where its [hidden] result goes
+  Compute form = Compute::kF32;           ///< of results: kF32, or kBf16, rounded
 };
 
 /// Scratch of `ffn`, reused from call to call; grows to the largest batch.
@@ -63,7 +63,7 @@ struct FfnScratch {
   AlignedBuffer plan;
 };
 
-/// Runs all tasks: out[i] = leaf(weights[i] * down(silu(gate x) * (up x))). Tasks are taken largest
+/// Runs all tasks: out[i] = weights[i] * down(silu(gate x) * (up x)). Tasks are taken largest
 /// first by the pool's workers, large ones in row blocks, small ones by panels; bits do not depend
 /// on it.
 /// @param x operand rows of the layer, hidden wide

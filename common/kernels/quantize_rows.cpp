@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "common/kernels/cpu/linear_level.hpp"
+#include "common/kernels/elementwise.hpp"
 
 namespace moesaic {
 
@@ -27,8 +28,7 @@ Operand QuantizedRows::quantize(const Operand& x, std::size_t padded, std::size_
     widened.resize(x.cols);
     for (std::size_t r = part * kRows; r < x.rows && r < (part + 1) * kRows; ++r) {
       const float* row = x.compute == Compute::kF32 ? x.f32(r) : widened.data();
-      if (x.compute == Compute::kBf16)
-        for (std::size_t k = 0; k < x.cols; ++k) widened[k] = bf16_to_f32(x.bf16(r)[k]);
+      if (x.compute == Compute::kBf16) widen(x.compute, x.row(r), x.cols, widened.data());
       quantize_row(row, x.cols, padded, block, values + r * padded, scales + r * blocks);
     }
   });

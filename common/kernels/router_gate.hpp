@@ -3,8 +3,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <vector>
 
+#include "common/base/aligned_buffer.hpp"
 #include "common/kernels/isa.hpp"
 #include "common/tensor/view.hpp"
 
@@ -15,8 +15,8 @@ struct RouterGate {
   std::size_t experts = 0;
   std::size_t hidden = 0;
   std::size_t top_k = 0;
-  std::vector<float> weight;  ///< [experts][hidden] row-major
-  std::vector<float>
+  AlignedVector<float> weight;  ///< [experts][hidden] row-major
+  AlignedVector<float>
       bias;  ///< [experts], e_score_correction_bias: moves the choice, never the weights
 };
 

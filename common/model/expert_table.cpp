@@ -67,7 +67,7 @@ Result<std::span<const ExpertNode>> ExpertTable::run(const ExpertCall& call, Exp
   }
   for (std::uint32_t e = 0; e < experts; ++e) s.count[e + 1] += s.count[e];
   const std::size_t entries = s.count[experts];
-  s.leaves.resize(entries, hidden_);
+  const auto leaf_rows = s.leaves.resize(node_form(), entries, hidden_);
   s.row.resize(entries);
   s.weight.resize(entries);
   s.out.resize(entries);
@@ -83,14 +83,13 @@ Result<std::span<const ExpertNode>> ExpertTable::run(const ExpertCall& call, Exp
       const auto entry = s.count[id]++;
       s.row[entry] = call.rows[r];
       s.weight[entry] = call.weights[r * top_k + k];
-      s.out[entry] = s.leaves.row(next_leaf);
-      s.nodes[next_leaf] = {static_cast<std::uint32_t>(leaves + id), s.leaves.row(next_leaf)};
+      s.out[entry] = leaf_rows.row(next_leaf);
+      s.nodes[next_leaf] = {static_cast<std::uint32_t>(leaves + id), s.out[entry]};
       ++next_leaf;
     }
     s.entry_row[r + 1] = static_cast<std::uint32_t>(next_leaf);
   }
 
-  const bool round = rounds_to_bf16(compute_);
   const auto& held = weights_.layers[call.layer][modality];
   s.tasks.clear();
   for (std::uint32_t e = 0, first = 0; e < experts; ++e) {
@@ -99,7 +98,7 @@ Result<std::span<const ExpertNode>> ExpertTable::run(const ExpertCall& call, Exp
       s.tasks.push_back({&held[e].gate_up, &held[e].down,
                          std::span(s.row).subspan(first, last - first),
                          std::span<const float>(s.weight).subspan(first, last - first),
-                         s.out.data() + first, round});
+                         s.out.data() + first, node_form()});
     first = last;
   }
   ffn(s.tasks, call.x, s.ffn, pool);
@@ -110,7 +109,7 @@ Result<std::span<const ExpertNode>> ExpertTable::run(const ExpertCall& call, Exp
     const auto nodes =
         std::span(s.nodes).subspan(s.entry_row[r], s.entry_row[r + 1] - s.entry_row[r]);
     s.count[r] =
-        static_cast<std::uint32_t>(merge_tree(nodes, call.chosen[r], leaves, hidden_, round));
+        static_cast<std::uint32_t>(merge_tree(nodes, call.chosen[r], leaves, hidden_, node_form()));
   });
   s.result.clear();
   for (std::size_t r = 0; r < rows; ++r)

@@ -32,19 +32,19 @@ inline constexpr std::uint32_t kNoExpert = 0xffffffffU;
 
 /// A value of the expert tree for one row of a call.
 struct ExpertNode {
-  std::uint32_t row = 0;         ///< position in ExpertCall::rows
-  std::uint32_t node = 0;        ///< number in the tree
-  const float* value = nullptr;  ///< [hidden]; valid until the next run of the scratch
+  std::uint32_t row = 0;        ///< position in ExpertCall::rows
+  std::uint32_t node = 0;       ///< number in the tree
+  const void* value = nullptr;  ///< [hidden] in node_form(); valid until the scratch's next run
 };
 
 /// Memory of one caller of `ExpertTable::run`, reused from call to call.
 struct ExpertScratch {
   FfnScratch ffn;
-  FloatRows leaves;
+  OperandRows leaves;
   std::vector<FfnTask> tasks;
   std::vector<std::uint32_t> count, row, entry_row;
   std::vector<float> weight;
-  std::vector<float*> out;
+  std::vector<void*> out;
   std::vector<TreeNode> nodes;
   std::vector<ExpertNode> result;
 };
@@ -57,6 +57,8 @@ class ExpertTable {
 
   /// True if the expert's matrices are here.
   bool holds(std::uint32_t layer, Modality modality, std::uint32_t expert) const;
+  /// Of the values of nodes: kBf16 where the tree's sums are rounded, else kF32.
+  Compute node_form() const { return normed_form(compute_); }
   /// Weight bytes of all experts held.
   std::uint64_t bytes() const;
   /// What is held. Copies share the matrices' memory, so tables with more or fewer experts are made

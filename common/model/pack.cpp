@@ -23,7 +23,7 @@ class Taker {
               bool gate_up) {
     take(name, w, file_.matrix(name, rows, cols, gate_up));
   }
-  void values(const std::string& name, std::vector<float>& out, std::size_t count) {
+  void values(const std::string& name, AlignedVector<float>& out, std::size_t count) {
     take(name, out, file_.values(name, count));
   }
   /// Maps and reads everything taken since the last call.

@@ -320,7 +320,7 @@ Result<PackedMatrix> PackFile::matrix(const std::string& name, std::uint64_t row
   return w;
 }
 
-Result<std::vector<float>> PackFile::values(const std::string& name, std::uint64_t count) const {
+Result<AlignedVector<float>> PackFile::values(const std::string& name, std::uint64_t count) const {
   const auto* entry = find(name);
   if (entry == nullptr || entry->format)
     return fail(Errc::kNotFound, path_.string() + ": no values \"" + name + "\"");
@@ -328,7 +328,7 @@ Result<std::vector<float>> PackFile::values(const std::string& name, std::uint64
     return fail(Errc::kShapeMismatch, path_.string() + ": tensor \"" + name +
                                           "\": " + std::to_string(entry->cols) +
                                           " values, expected " + std::to_string(count));
-  std::vector<float> values(count);
+  AlignedVector<float> values(count);
   std::memcpy(values.data(), data_ + entry->offset, count * sizeof(float));
   return values;
 }

@@ -97,8 +97,8 @@ class PackFile : public std::enable_shared_from_this<PackFile> {
   /// @errors kNotFound; kShapeMismatch: other sizes than asked for
   [[nodiscard]] Result<PackedMatrix> matrix(const std::string& name, std::uint64_t rows,
                                             std::uint64_t cols, bool gate_up) const;
-  [[nodiscard]] Result<std::vector<float>> values(const std::string& name,
-                                                  std::uint64_t count) const;
+  [[nodiscard]] Result<AlignedVector<float>> values(const std::string& name,
+                                                    std::uint64_t count) const;
 
   /// Reads and maps the given tensors, in large pieces, by all threads of the pool, so that no
   /// request waits for the disk.

@@ -6,7 +6,8 @@
 #include "common/model/weights.hpp"
 
 // Names of tensors in packs, in one place for writer and reader. A visitor has
-//   matrix(name, PackedMatrix&, rows, cols, gate_up) and values(name, std::vector<float>&, count).
+//   matrix(name, PackedMatrix&, rows, cols, gate_up) and values(name, AlignedVector<float>&,
+//   count).
 
 namespace moesaic::pack_layout {
 

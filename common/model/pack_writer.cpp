@@ -99,7 +99,7 @@ std::string not_finite(const PackedMatrix& w) {
   return {};
 }
 
-std::string not_finite(const std::vector<float>& values) {
+std::string not_finite(const AlignedVector<float>& values) {
   const auto bad =
       std::find_if(values.begin(), values.end(), [](float value) { return !std::isfinite(value); });
   return bad == values.end() ? std::string() : "value " + std::to_string(bad - values.begin());
@@ -113,7 +113,7 @@ class Giver {
     check(name, w);
     if (good_) good_ = file_.add(name, w);
   }
-  void values(const std::string& name, const std::vector<float>& values, std::size_t) {
+  void values(const std::string& name, const AlignedVector<float>& values, std::size_t) {
     check(name, values);
     if (good_) good_ = file_.add(name, std::span<const float>(values));
   }

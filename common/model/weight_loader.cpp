@@ -113,10 +113,10 @@ void WeightLoader::report(const std::string& what) {
   progress_(bytes_, what);
 }
 
-Result<std::vector<float>> WeightLoader::values(const WeightId& id) const {
+Result<AlignedVector<float>> WeightLoader::values(const WeightId& id) const {
   MOESAIC_TRY(const auto ref, source_.get(id));
   const auto& view = ref.view;
-  std::vector<float> values(view.rows * view.cols);
+  AlignedVector<float> values(view.rows * view.cols);
   for (std::size_t r = 0; r < view.rows; ++r)
     for (std::size_t c = 0; c < view.cols; ++c) values[r * view.cols + c] = element_f32(view, r, c);
   return values;

@@ -21,7 +21,7 @@ class WeightLoader {
   /// The embedding table, or the output matrix. @errors those of the source and the encoder; the
   /// text names the weight
   Result<PackedMatrix> matrix(const WeightId& id);
-  Result<std::vector<float>> values(const WeightId& id) const;
+  Result<AlignedVector<float>> values(const WeightId& id) const;
   Result<LayerWeights> decoder_layer(std::uint32_t layer);
   Result<FfnWeights> expert(std::uint32_t layer, Modality modality, std::uint32_t expert);
   Result<RouterGate> router(std::uint32_t layer, Modality modality) const;

@@ -42,7 +42,7 @@ class Measure {
     formats_[part].insert(std::string(format_name(w.format)));
     add(part, w.bytes());
   }
-  void values(const std::string&, std::vector<float>&, std::size_t count) {
+  void values(const std::string&, AlignedVector<float>&, std::size_t count) {
     formats_[kValues].insert("f32");
     add(kValues, count * sizeof(float));
   }
@@ -105,7 +105,7 @@ std::uint64_t WeightPlan::decoder_bytes() const {
 WeightPlan plan_weights(const ModelConfig& config, const PackPolicy& policy) {
   Measure measure(policy);
   PackedMatrix matrix;
-  std::vector<float> values;
+  AlignedVector<float> values;
   // The output matrix is read whole; of a table that is not tied, a row.
   const bool tied = config.tie_word_embeddings;
   measure.reads(tied ? 1 : 0, 1);

@@ -20,7 +20,7 @@ struct FfnWeights {
 
 /// What a decoder holds of one layer.
 struct LayerWeights {
-  std::vector<float> input_norm, post_norm;
+  AlignedVector<float> input_norm, post_norm;
   PackedMatrix qkv;  ///< rows: q heads, k heads, v heads; one product for all three
   PackedMatrix attn_out;
   bool moe = false;
@@ -31,7 +31,7 @@ struct LayerWeights {
 struct DecoderWeights {
   PackedMatrix embedding;  ///< [vocab, hidden]
   PackedMatrix lm_head;    ///< the same memory as `embedding` if tied
-  std::vector<float> final_norm;
+  AlignedVector<float> final_norm;
   std::vector<LayerWeights> layers;
 };
 
@@ -51,11 +51,11 @@ struct ExpertWeights {
 
 /// LayerNorm or biased linear of the vision side.
 struct NormWeights {
-  std::vector<float> weight, bias;
+  AlignedVector<float> weight, bias;
 };
 struct LinearWeights {
   PackedMatrix weight;
-  std::vector<float> bias;
+  AlignedVector<float> bias;
 };
 
 struct VitBlockWeights {
@@ -70,7 +70,7 @@ struct VisionWeights {
   NormWeights final_norm;
   LinearWeights spatial_fc1, spatial_fc2, temporal_fc1, temporal_fc2, mlp;
   NormWeights spatial_norm, temporal_norm;
-  std::vector<float> after_norm;
+  AlignedVector<float> after_norm;
 };
 
 /// Called now and then while loading: bytes done so far, and what is being loaded.

@@ -192,14 +192,14 @@ void experts(benchmark::State& state) {
     down[e].cols = kWidth;
   }
   const Rows rows(Compute::kBf16, tokens, kHidden);
-  std::vector<float> y(tokens * per_token * kHidden);
+  std::vector<Bf16> y(tokens * per_token * kHidden);
   FfnScratch scratch;
   PassTimer timer(pool);
   std::vector<double> rate, share;
   std::size_t turn = 0;
   for (auto _ : state) {
     std::vector<std::vector<std::uint32_t>> chosen(kExperts);
-    std::vector<std::vector<float*>> out(kExperts);
+    std::vector<std::vector<void*>> out(kExperts);
     for (std::size_t i = 0; i < tokens * per_token; ++i) {
       const std::size_t e = (turn + i) % kExperts;
       chosen[e].push_back(static_cast<std::uint32_t>(i / per_token));
@@ -211,7 +211,7 @@ void experts(benchmark::State& state) {
     for (std::size_t e = 0; e < kExperts; ++e)
       if (!chosen[e].empty())
         tasks.push_back({&gate_up[e], &down[e], chosen[e], std::span(ones).first(chosen[e].size()),
-                         out[e].data(), true});
+                         out[e].data(), Compute::kBf16});
     const double seconds = timer.time([&] { ffn(tasks, rows.x, scratch, pool); });
     const bool clean = timer.clean();
     state.SetIterationTime(seconds);

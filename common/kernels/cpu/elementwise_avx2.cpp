@@ -60,11 +60,29 @@ MOESAIC_AVX2 void silu_mul_avx2(const float* g, const float* u, std::size_t n, f
   silu_mul_scalar(g + i, u + i, n - i, at(y_f32, i), at(y_bf16, i));
 }
 
-MOESAIC_AVX2 void add_to_avx2(const float* x, std::size_t n, bool round, float* y) {
+MOESAIC_AVX2 void add_to_avx2(const float* x, std::size_t n, float* y) {
   std::size_t i = 0;
   for (; i + 8 <= n; i += 8)
-    store_row8(_mm256_add_ps(_mm256_loadu_ps(x + i), _mm256_loadu_ps(y + i)), i, round, y, nullptr);
-  for (; i < n; ++i) store_row1(x[i] + y[i], i, round, y, nullptr);
+    _mm256_storeu_ps(y + i, _mm256_add_ps(_mm256_loadu_ps(x + i), _mm256_loadu_ps(y + i)));
+  for (; i < n; ++i) y[i] += x[i];
+}
+
+MOESAIC_AVX2 inline __m256 widen8(const Bf16* x) {
+  const auto bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x)));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16));
+}
+
+MOESAIC_AVX2 void add_to_bf16_avx2(const Bf16* x, std::size_t n, Bf16* y) {
+  std::size_t i = 0;
+  for (; i + 8 <= n; i += 8)
+    store_row8(_mm256_add_ps(widen8(x + i), widen8(y + i)), i, false, nullptr, y);
+  add_to_bf16_scalar(x + i, n - i, y + i);
+}
+
+MOESAIC_AVX2 void from_bf16_avx2(const Bf16* x, std::size_t n, float* y) {
+  std::size_t i = 0;
+  for (; i + 8 <= n; i += 8) _mm256_storeu_ps(y + i, widen8(x + i));
+  from_bf16_scalar(x + i, n - i, y + i);
 }
 
 MOESAIC_AVX2 void to_bf16_avx2(const float* x, std::size_t n, Bf16* y) {
@@ -75,7 +93,7 @@ MOESAIC_AVX2 void to_bf16_avx2(const float* x, std::size_t n, Bf16* y) {
 
 }  // namespace
 
-const Elementwise kAvx2 = {exp_avx2,      quick_gelu_avx2, gelu_erf_avx2,
-                           silu_mul_avx2, add_to_avx2,     to_bf16_avx2};
+const Elementwise kAvx2 = {exp_avx2,    quick_gelu_avx2,  gelu_erf_avx2, silu_mul_avx2,
+                           add_to_avx2, add_to_bf16_avx2, to_bf16_avx2,  from_bf16_avx2};
 
 }  // namespace moesaic::elementwise_detail

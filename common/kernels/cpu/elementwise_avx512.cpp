@@ -52,12 +52,32 @@ MOESAIC_AVX512 void silu_mul_avx512(const float* g, const float* u, std::size_t 
   }
 }
 
-MOESAIC_AVX512 void add_to_avx512(const float* x, std::size_t n, bool round, float* y) {
+MOESAIC_AVX512 void add_to_avx512(const float* x, std::size_t n, float* y) {
   for (std::size_t i = 0; i < n; i += 16) {
     const __mmask16 m = lanes16(i, n);
     const __m512 sum =
         _mm512_add_ps(_mm512_maskz_loadu_ps(m, x + i), _mm512_maskz_loadu_ps(m, y + i));
-    store_row16(sum, m, i, round, y, nullptr);
+    _mm512_mask_storeu_ps(y + i, m, sum);
+  }
+}
+
+/// 16 values from i on; behind n zeros.
+MOESAIC_AVX512 inline __m512 widen16(const Bf16* x, std::size_t i, __mmask16 m) {
+  const __m512i bits = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, x + i));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(bits, 16));
+}
+
+MOESAIC_AVX512 void add_to_bf16_avx512(const Bf16* x, std::size_t n, Bf16* y) {
+  for (std::size_t i = 0; i < n; i += 16) {
+    const __mmask16 m = lanes16(i, n);
+    store_row16(_mm512_add_ps(widen16(x, i, m), widen16(y, i, m)), m, i, false, nullptr, y);
+  }
+}
+
+MOESAIC_AVX512 void from_bf16_avx512(const Bf16* x, std::size_t n, float* y) {
+  for (std::size_t i = 0; i < n; i += 16) {
+    const __mmask16 m = lanes16(i, n);
+    _mm512_mask_storeu_ps(y + i, m, widen16(x, i, m));
   }
 }
 
@@ -70,7 +90,7 @@ MOESAIC_AVX512 void to_bf16_avx512(const float* x, std::size_t n, Bf16* y) {
 
 }  // namespace
 
-const Elementwise kAvx512 = {exp_avx512,      quick_gelu_avx512, gelu_erf_avx512,
-                             silu_mul_avx512, add_to_avx512,     to_bf16_avx512};
+const Elementwise kAvx512 = {exp_avx512,    quick_gelu_avx512,  gelu_erf_avx512, silu_mul_avx512,
+                             add_to_avx512, add_to_bf16_avx512, to_bf16_avx512,  from_bf16_avx512};
 
 }  // namespace moesaic::elementwise_detail

@@ -17,5 +17,7 @@ inline constexpr float kErfPoly[] = {1.061405429F, -1.453152027F, 1.421413741F, 
 void quick_gelu_scalar(const float* x, std::size_t n, float* y_f32, Bf16* y_bf16);
 void gelu_erf_scalar(const float* x, std::size_t n, float* y_f32, Bf16* y_bf16);
 void silu_mul_scalar(const float* g, const float* u, std::size_t n, float* y_f32, Bf16* y_bf16);
+void add_to_bf16_scalar(const Bf16* x, std::size_t n, Bf16* y);
+void from_bf16_scalar(const Bf16* x, std::size_t n, float* y);
 
 }  // namespace moesaic::elementwise_detail

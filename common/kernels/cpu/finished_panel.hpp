@@ -36,20 +36,23 @@ MOESAIC_AVX512_INLINE void finish_row(const Epilogue& e, std::size_t panel, std:
     _mm512_storeu_ps(y, _mm512_mul_ps(silu16(v0), v1));
     return;
   }
-  float* y = taken;
-  if (e.kind != Epilogue::Kind::kTake) {
-    y = (e.kind == Epilogue::Kind::kLeaves ? e.rows[row] : e.out + row * e.ld) + panel * 32;
-    _mm_prefetch(y + 32, _MM_HINT_T1);
-    _mm_prefetch(y + 48, _MM_HINT_T1);
-  }
-  if (e.kind == Epilogue::Kind::kLeaves) {
+  const bool rows = e.kind == Epilogue::Kind::kRows || e.kind == Epilogue::Kind::kLeaves;
+  if (rows) {
     const __m512 w = _mm512_set1_ps(e.weights == nullptr ? 1.0F : e.weights[row]);
     v0 = _mm512_mul_ps(v0, w);
     v1 = _mm512_mul_ps(v1, w);
-    if (e.round) {
-      v0 = round_bf16x16(v0);
-      v1 = round_bf16x16(v1);
-    }
+  }
+  if (e.kind == Epilogue::Kind::kLeaves) {
+    Bf16* y = static_cast<Bf16*>(e.rows[row]) + panel * 32;
+    _mm_prefetch(y + 32, _MM_HINT_T1);
+    _mm512_storeu_si512(y, to_bf16x32(v0, v1));
+    return;
+  }
+  float* y = taken;
+  if (e.kind != Epilogue::Kind::kTake) {
+    y = (rows ? static_cast<float*>(e.rows[row]) : e.out + row * e.ld) + panel * 32;
+    _mm_prefetch(y + 32, _MM_HINT_T1);
+    _mm_prefetch(y + 48, _MM_HINT_T1);
   }
   if (e.kind == Epilogue::Kind::kAdd) {
     v0 = _mm512_add_ps(_mm512_loadu_ps(y), v0);

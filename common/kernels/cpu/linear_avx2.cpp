@@ -48,11 +48,10 @@ MOESAIC_AVX2 void silu_mul(const float* gate, const float* up, bool round, float
   }
 }
 
-MOESAIC_AVX2 void leaves(const float* c, float weight, bool round, float* y) {
-  for (int i = 0; i < 32; i += 8) {
-    const __m256 v = _mm256_mul_ps(_mm256_set1_ps(weight), _mm256_loadu_ps(c + i));
-    _mm256_storeu_ps(y + i, round ? round_bf16x8(v) : v);
-  }
+MOESAIC_AVX2 void leaves(const float* c, float weight, float* y_f32, Bf16* y_bf16) {
+  for (std::size_t i = 0; i < 32; i += 8)
+    store_row8(_mm256_mul_ps(_mm256_set1_ps(weight), _mm256_loadu_ps(c + i)), i, false, y_f32,
+               y_bf16);
 }
 
 void activate(const SumRows& x, Activation activation, float* y_f32, Bf16* y_bf16,

@@ -44,11 +44,10 @@ MOESAIC_AVX512 void silu_mul(const float* gate, const float* up, bool round, flo
   _mm512_storeu_ps(h, round ? round_bf16x16(y) : y);
 }
 
-MOESAIC_AVX512 void leaves(const float* c, float weight, bool round, float* y) {
-  for (int i = 0; i < 32; i += 16) {
-    const __m512 v = _mm512_mul_ps(_mm512_set1_ps(weight), _mm512_loadu_ps(c + i));
-    _mm512_storeu_ps(y + i, round ? round_bf16x16(v) : v);
-  }
+MOESAIC_AVX512 void leaves(const float* c, float weight, float* y_f32, Bf16* y_bf16) {
+  for (std::size_t i = 0; i < 32; i += 16)
+    store_row16(_mm512_mul_ps(_mm512_set1_ps(weight), _mm512_loadu_ps(c + i)), 0xffff, i, false,
+                y_f32, y_bf16);
 }
 
 /// Sums of row r with their bias, 16 from i on.

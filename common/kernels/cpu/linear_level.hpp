@@ -67,8 +67,9 @@ struct LinearLevel {
   /// y[r][i] = activation(c[r][i] + bias[i]), to the one of y_f32 and y_bf16 that is not null.
   void (*activate)(const SumRows& x, Activation activation, float* y_f32, Bf16* y_bf16,
                    std::size_t ldy) = nullptr;
-  /// y[i] = weight * c[i], 32 values, rounded to bf16 if `round`: leaves of the expert tree.
-  void (*leaves)(const float* c, float weight, bool round, float* y) = nullptr;
+  /// y[i] = weight * c[i], 32 values, to the one of y_f32 and y_bf16 that is not null: leaves of
+  /// the expert tree.
+  void (*leaves)(const float* c, float weight, float* y_f32, Bf16* y_bf16) = nullptr;
 
   /// Of a sum in floats; kInteger has no tiles.
   const TileSet* tiles(Sum sum) const {
@@ -97,14 +98,14 @@ struct Epilogue {
     kStore,    ///< out[row * ld + n] = sum
     kAdd,      ///< out[row * ld + n] += sum
     kSiluMul,  ///< out[row * ld + i] = silu(gate) * up, of interleaved panels
-    kLeaves,   ///< rows[row][n] = sum * weights[row], rounded to bf16 if `round`
+    kRows,     ///< rows[row][n] = sum * weights[row], f32
+    kLeaves,   ///< the same as Bf16, rounded
   };
   Kind kind = Kind::kTake;
   float* out = nullptr;
   std::size_t ld = 0;
-  float* const* rows = nullptr;
+  void* const* rows = nullptr;
   const float* weights = nullptr;  ///< null: ones
-  bool round = false;
 };
 
 /// Takes finished sums: 32 outputs of one panel for some rows.

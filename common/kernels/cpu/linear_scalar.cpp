@@ -6,6 +6,7 @@
 
 #include "common/kernels/cpu/exp_simd.hpp"
 #include "common/kernels/cpu/linear_level.hpp"
+#include "common/kernels/cpu/rounding.hpp"
 #include "common/tensor/bf16.hpp"
 
 // The orders of sums written plainly, one row of activations at a time, and kept for ever: every
@@ -93,8 +94,8 @@ void silu_mul(const float* gate, const float* up, bool round, float* h) {
   }
 }
 
-void leaves(const float* c, float weight, bool round, float* y) {
-  for (int i = 0; i < 32; ++i) y[i] = round ? round_to_bf16(weight * c[i]) : weight * c[i];
+void leaves(const float* c, float weight, float* y_f32, Bf16* y_bf16) {
+  for (std::size_t i = 0; i < 32; ++i) store_row1(weight * c[i], i, false, y_f32, y_bf16);
 }
 
 void activate(const SumRows& x, Activation activation, float* y_f32, Bf16* y_bf16,

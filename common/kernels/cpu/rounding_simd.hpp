@@ -42,6 +42,13 @@ MOESAIC_AVX512 inline __m512i bf16_bits16(__m512 x) {
 
 MOESAIC_AVX512 inline __m256i to_bf16x16(__m512 x) { return _mm512_cvtepi32_epi16(bf16_bits16(x)); }
 
+MOESAIC_AVX512 inline __m512i to_bf16x32(__m512 x, __m512 y) {
+  const __m512i even =
+      _mm512_set_epi16(62, 60, 58, 56, 54, 52, 50, 48, 46, 44, 42, 40, 38, 36, 34, 32, 30, 28, 26,
+                       24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+  return _mm512_permutex2var_epi16(bf16_bits16(x), even, bf16_bits16(y));
+}
+
 MOESAIC_AVX512 inline __m512 round_bf16x16(__m512 x) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(bf16_bits16(x), 16));
 }

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <vector>
 
+#include "common/kernels/elementwise.hpp"
 #include "common/kernels/quantize_rows.hpp"
 #include "common/tensor/bf16.hpp"
 
@@ -125,8 +126,7 @@ void prepare_tiles(const RowLayout& layout, const Operand& x, const std::uint32_
 /// A row as f32: itself, or widened into `buffer`.
 const float* f32_row(const Operand& x, std::size_t row, float* buffer) {
   if (x.compute == Compute::kF32) return x.f32(row);
-  const Bf16* from = x.bf16(row);
-  for (std::size_t k = 0; k < x.cols; ++k) buffer[k] = bf16_to_f32(from[k]);
+  widen(x.compute, x.row(row), x.cols, buffer);
   return buffer;
 }
 

@@ -8,6 +8,7 @@
 #include <set>
 #include <vector>
 
+#include "common/kernels/elementwise.hpp"
 #include "common/tensor/bf16.hpp"
 #include "tests/support/kernel_values.hpp"
 
@@ -19,7 +20,9 @@ using test::same_bits;
 
 constexpr std::size_t kHidden = 37;
 
-/// The rows of one token's chosen experts, and merging of any part of them.
+Compute form_of(bool round) { return round ? Compute::kBf16 : Compute::kF32; }
+
+/// The rows of one token's chosen experts, bf16-valued, and merging of any part of them.
 struct Row {
   std::size_t leaves;
   std::uint64_t chosen = 0;
@@ -29,6 +32,7 @@ struct Row {
     for (const auto e : experts) {
       chosen |= std::uint64_t{1} << e;
       leaf[e] = gaussian(kHidden, seed * 100 + e);
+      for (auto& v : leaf[e]) v = round_to_bf16(v);
     }
   }
 
@@ -39,11 +43,19 @@ struct Row {
 
   std::vector<Part> merge(std::vector<Part> parts, bool round) const {
     std::vector<TreeNode> nodes;
-    for (Part& p : parts) nodes.push_back({p.node, p.value.data()});
-    const std::size_t left = merge_tree(nodes, chosen, leaves, kHidden, round);
+    std::vector<std::vector<Bf16>> rounded(parts.size(), std::vector<Bf16>(kHidden));
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      auto& value = parts[i].value;
+      std::transform(value.begin(), value.end(), rounded[i].begin(), f32_to_bf16);
+      nodes.push_back(
+          {parts[i].node, round ? static_cast<void*>(rounded[i].data()) : value.data()});
+    }
+    const std::size_t left = merge_tree(nodes, chosen, leaves, kHidden, form_of(round));
     std::vector<Part> out;
-    for (std::size_t i = 0; i < left; ++i)
-      out.push_back({nodes[i].node, {nodes[i].value, nodes[i].value + kHidden}});
+    for (std::size_t i = 0; i < left; ++i) {
+      out.push_back({nodes[i].node, std::vector<float>(kHidden)});
+      widen(form_of(round), nodes[i].value, kHidden, out.back().value.data());
+    }
     return out;
   }
 
@@ -109,7 +121,7 @@ TEST(ExpertTreeTest, ASingleExpertIsTheRootUnchanged) {
 }
 
 TEST(ExpertTreeTest, NothingMergesToNothing) {
-  EXPECT_EQ(merge_tree({}, 0, 64, kHidden, true), 0U);
+  EXPECT_EQ(merge_tree({}, 0, 64, kHidden, Compute::kBf16), 0U);
 }
 
 TEST(ExpertTreeTest, TheRootDependsOnTheChoiceOnlyNotOnPlacementOrOrder) {

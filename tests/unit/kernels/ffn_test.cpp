@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "common/kernels/elementwise.hpp"
 #include "common/kernels/linear.hpp"
 #include "common/tensor/bf16.hpp"
 #include "tests/unit/kernels/linear_fixture.hpp"
@@ -25,7 +26,7 @@ struct Expert {
 
 /// gather, gate/up, down, leaf: one row at a time.
 std::vector<float> composed_row(const Expert& e, const Values& x, Compute compute, std::size_t row,
-                                const float* weight, bool round_bf16) {
+                                const float* weight, Compute form) {
   ThreadPool alone(1);
   const std::size_t width = e.gate_up.rows;
   std::vector<float> h(width), y(e.down.rows);
@@ -34,7 +35,7 @@ std::vector<float> composed_row(const Expert& e, const Values& x, Compute comput
   linear(e.down, out.view(), y.data(), y.size(), nullptr, alone);
   for (auto& v : y) {
     if (weight != nullptr) v = *weight * v;
-    if (weight != nullptr && round_bf16) v = round_to_bf16(v);
+    if (form == Compute::kBf16) v = round_to_bf16(v);
   }
   return y;
 }
@@ -68,24 +69,27 @@ TEST_P(FfnTest, EqualsAPlainCompositionForAnyThreadsAndLevel) {
       ThreadPool pool(threads);
       FfnScratch scratch;
       for (int repeat = 0; repeat < 2; ++repeat) {  // the second run reuses dirty scratch
+        // Of the third task f32, as of a shared FFN.
+        const auto form = [&](std::size_t e) { return e == 2 ? Compute::kF32 : setup.compute; };
         std::vector<std::vector<std::vector<float>>> results(4);
-        std::vector<std::vector<float*>> out(4);
+        std::vector<std::vector<void*>> out(4);
         std::vector<FfnTask> tasks;
         for (std::size_t e = 0; e < 4; ++e) {
           const std::size_t count = rows[e].empty() ? kTokens : rows[e].size();
           results[e].assign(count, std::vector<float>(kHidden, -1.0f));
           for (auto& row : results[e]) out[e].push_back(row.data());
-          tasks.push_back({&experts[e].gate_up, &experts[e].down, rows[e], weights[e],
-                           out[e].data(), setup.compute == Compute::kBf16});
+          tasks.push_back(
+              {&experts[e].gate_up, &experts[e].down, rows[e], weights[e], out[e].data(), form(e)});
         }
         ffn(tasks, x.operand(setup.compute, 0, kTokens), scratch, pool);
         for (std::size_t e = 0; e < 4; ++e)
           for (std::size_t i = 0; i < results[e].size(); i += e == 2 ? 31 : 1) {
             const std::size_t row = rows[e].empty() ? i : rows[e][i];
-            const auto want =
-                composed_row(experts[e], x, setup.compute, row,
-                             weights[e].empty() ? nullptr : &weights[e][i], tasks[e].round_bf16);
-            ASSERT_EQ(std::memcmp(want.data(), results[e][i].data(), kHidden * sizeof(float)), 0)
+            const auto want = composed_row(experts[e], x, setup.compute, row,
+                                           weights[e].empty() ? nullptr : &weights[e][i], form(e));
+            std::vector<float> got(kHidden);
+            widen(form(e), results[e][i].data(), kHidden, got.data());
+            ASSERT_EQ(std::memcmp(want.data(), got.data(), kHidden * sizeof(float)), 0)
                 << isa_name(isa) << " threads " << threads << " expert " << e << " entry " << i;
           }
       }
@@ -105,9 +109,9 @@ TEST(FfnScratchTest, IsNotGrownByASmallerBatch) {
   ThreadPool pool(2);
   FfnScratch scratch;
   std::vector<std::vector<float>> results(40, std::vector<float>(64));
-  std::vector<float*> out;
+  std::vector<void*> out;
   for (auto& row : results) out.push_back(row.data());
-  const FfnTask task{&expert.gate_up, &expert.down, {}, {}, out.data(), false};
+  const FfnTask task{&expert.gate_up, &expert.down, {}, {}, out.data(), Compute::kF32};
   ffn({&task, 1}, x.operand(Compute::kBf16, 0, 40), scratch, pool);
   const auto* before = scratch.rows.data();
   ffn({&task, 1}, x.operand(Compute::kBf16, 0, 3), scratch, pool);

@@ -11,6 +11,7 @@
 
 #include "common/kernels/ccq_layout.hpp"
 #include "common/kernels/cpu/integer_level.hpp"
+#include "common/kernels/elementwise.hpp"
 #include "common/kernels/integer_weight.hpp"
 #include "common/kernels/linear.hpp"
 #include "common/kernels/quantize_rows.hpp"
@@ -419,9 +420,9 @@ TEST_P(IntegerProductTest, AnFfnIsItsTwoProducts) {
     linear(down, {Compute::kF32, hidden.data(), rows, kWidth, 128}, want.data(), kHidden, nullptr,
            pool);
     std::vector<Bf16> bf16(x.size());
-    std::vector<float*> out(rows);
+    std::vector<void*> out(rows);
     for (std::size_t r = 0; r < rows; ++r) out[r] = got.data() + r * kHidden;
-    const FfnTask task{&gate_up, &down, {}, {}, out.data(), false};
+    const FfnTask task{&gate_up, &down, {}, {}, out.data(), Compute::kF32};
     FfnScratch scratch;
     QuantizedRows quantized;
     ffn({&task, 1},
@@ -442,12 +443,14 @@ TEST_P(IntegerProductTest, ALargeBatchOfExpertsIsItsProducts) {
     PackedMatrix gate_up, down;
     std::vector<std::uint32_t> rows;
     std::vector<float> weights, got;
-    std::vector<float*> out;
+    std::vector<Bf16> leaves;
+    std::vector<void*> out;
   };
   std::vector<Expert> experts;
   for (std::size_t e = 0; e < 7; ++e) {
     experts.push_back({random_integer_matrix(format, kWidth, kHidden, 10 + e, true),
                        random_integer_matrix(format, kHidden, kWidth, 30 + e),
+                       {},
                        {},
                        {},
                        {},
@@ -459,12 +462,15 @@ TEST_P(IntegerProductTest, ALargeBatchOfExpertsIsItsProducts) {
       expert.weights.push_back(0.1F + 0.01F * static_cast<float>(i));
     }
     expert.got.assign((e == 0 ? kRows : count) * kHidden, -1.0F);
+    expert.leaves.resize(expert.got.size());
     for (std::size_t i = 0; i < expert.got.size(); i += kHidden)
-      expert.out.push_back(expert.got.data() + i);
+      expert.out.push_back(e == 0 ? static_cast<void*>(expert.got.data() + i)
+                                  : expert.leaves.data() + i);
   }
   std::vector<FfnTask> tasks;
   for (auto& e : experts)
-    tasks.push_back({&e.gate_up, &e.down, e.rows, e.weights, e.out.data(), true});
+    tasks.push_back({&e.gate_up, &e.down, e.rows, e.weights, e.out.data(),
+                     tasks.empty() ? Compute::kF32 : Compute::kBf16});
   for (const unsigned threads : {1U, 2U}) {
     ThreadPool pool(threads);
     QuantizedRows quantized;
@@ -472,12 +478,17 @@ TEST_P(IntegerProductTest, ALargeBatchOfExpertsIsItsProducts) {
     const auto rows = f32_operand(x, kRows, kHidden);
     const auto int8 = quantized.quantize(rows, first.padded_cols(), first.a8_block(), pool);
     for (const auto& operand : {rows, int8}) {
-      for (auto& e : experts) std::fill(e.got.begin(), e.got.end(), -1.0F);
+      for (auto& e : experts) {
+        std::fill(e.got.begin(), e.got.end(), -1.0F);
+        std::fill(e.leaves.begin(), e.leaves.end(), Bf16{0xffff});
+      }
       FfnScratch scratch;
       ffn(tasks, operand, scratch, pool);
       for (std::size_t e = 0; e < experts.size(); ++e) {
-        const auto& expert = experts[e];
+        auto& expert = experts[e];
         const std::size_t count = expert.got.size() / kHidden;
+        if (e > 0)
+          widen(Compute::kBf16, expert.leaves.data(), expert.got.size(), expert.got.data());
         std::vector<float> values(count * kHidden), hidden(count * 640), want(count * kHidden);
         for (std::size_t i = 0; i < count; ++i) {
           const std::size_t r = e == 0 ? i : expert.rows[i];

@@ -18,8 +18,9 @@ using test::isa_case;
 using test::same_bits;
 
 RouterGate gate_of(std::size_t experts, std::size_t hidden, std::size_t top_k, unsigned seed) {
-  return {experts, hidden, top_k, gaussian(experts * hidden, seed, 0.05F),
-          gaussian(experts, seed + 1, 0.01F)};
+  const auto weight = gaussian(experts * hidden, seed, 0.05F);
+  const auto bias = gaussian(experts, seed + 1, 0.01F);
+  return {experts, hidden, top_k, {weight.begin(), weight.end()}, {bias.begin(), bias.end()}};
 }
 
 struct Routed {
@@ -61,7 +62,7 @@ TEST_P(RouterGateTest, IsNearTheReference) {
 INSTANTIATE_TEST_SUITE_P(EveryIsa, RouterGateTest, testing::ValuesIn(available_isas()), isa_case);
 
 TEST(RouterGateTest, TiesGoToTheLowerId) {
-  RouterGate gate{8, 4, 3, std::vector<float>(32, 0.25F), std::vector<float>(8, 0)};
+  RouterGate gate{8, 4, 3, AlignedVector<float>(32, 0.25F), AlignedVector<float>(8, 0)};
   const auto r = run(route_for(Isa::kScalar), gate, {1, 2, 3, 4});
   EXPECT_EQ(r.ids, (std::vector<std::uint32_t>{0, 1, 2}));
   for (const float w : r.weights) EXPECT_FLOAT_EQ(w, 1.0F / 3);
