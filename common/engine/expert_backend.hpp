@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 
 #include "common/base/result.hpp"
@@ -32,6 +33,9 @@ struct MoeStep {
   StepContext context{};
 };
 
+/// Takes the routed sum of one row, [hidden] values as f32 or Bf16; any thread of the pool.
+using TakeSum = std::function<void(std::size_t row, Compute form, const void* sum)>;
+
 /// The seam that makes the deployment free: experts in this process, behind shards, or behind a
 /// router, all with the same bits. Called on the engine thread only, but for `interrupt`. `submit`
 /// starts a layer in a slot, `gather` ends it, and between them the caller may compute something
@@ -45,11 +49,11 @@ class ExpertBackend {
   virtual void begin_step() {}
   /// Starts one layer. `step.x` must stay valid until `gather` returns or the next step begins.
   [[nodiscard]] virtual Result<void> submit(const MoeStep& step, std::size_t slot = 0) = 0;
-  /// Writes the routed sum of every row: out [rows, hidden] f32.
+  /// Gives the routed sum of every row, each once.
   /// @errors kExpertUnavailable: needed shards did not answer by the step's deadline (or were
   /// missing when its patience ended); kCancelled: interrupted while a shard was missing. After
   /// either the step may be run again.
-  [[nodiscard]] virtual Result<void> gather(float* out, std::size_t slot = 0) = 0;
+  [[nodiscard]] virtual Result<void> gather(const TakeSum& take, std::size_t slot = 0) = 0;
   /// Receiver of "router.<layer>.*", or null.
   virtual void set_taps(TapSink* taps) = 0;
 

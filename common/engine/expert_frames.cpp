@@ -4,8 +4,6 @@
 #include <cstring>
 #include <numeric>
 
-#include "common/kernels/elementwise.hpp"
-
 namespace moesaic {
 namespace {
 
@@ -208,30 +206,22 @@ Result<MoeRows> read_moe_rows(const transport::Frame& frame, const ModelConfig& 
   return out;
 }
 
-transport::Frame make_moe_sums(const float* sums, std::size_t rows, std::size_t hidden,
-                               Compute compute) {
+transport::Frame make_moe_sums(std::size_t rows, std::size_t hidden, Compute compute) {
   transport::Frame frame;
   frame.type = transport::FrameType::kMoeSums;
   frame.tensors.push_back(make_tensor(value_dtype(compute), rows, hidden));
-  if (compute == Compute::kF32) {
-    std::memcpy(frame.tensors[0].bytes.data(), sums, rows * hidden * sizeof(float));
-  } else {
-    to_bf16(sums, rows * hidden, frame.tensors[0].as<Bf16>().data());
-  }
   return frame;
 }
 
-Result<void> read_moe_sums(const transport::Frame& frame, std::size_t rows, std::size_t hidden,
-                           float* out) {
+Result<Operand> read_moe_sums(const transport::Frame& frame, std::size_t rows, std::size_t hidden) {
   if (frame.type != transport::FrameType::kMoeSums || frame.tensors.size() != 1)
     return fail(Errc::kCorrupt, "router answer: type " +
                                     std::to_string(static_cast<int>(frame.type)) + ", " +
                                     std::to_string(frame.tensors.size()) + " tensors");
-  const auto dtype = frame.tensors[0].dtype == DType::kF32 ? DType::kF32 : DType::kBf16;
-  MOESAIC_CHECK(expect(frame.tensors[0], "sums", dtype, rows, hidden));
-  widen(dtype == DType::kF32 ? Compute::kF32 : Compute::kBf16, frame.tensors[0].bytes.data(),
-        rows * hidden, out);
-  return {};
+  const auto& sums = frame.tensors[0];
+  const bool f32 = sums.dtype == DType::kF32;
+  MOESAIC_CHECK(expect(sums, "sums", f32 ? DType::kF32 : DType::kBf16, rows, hidden));
+  return Operand{f32 ? Compute::kF32 : Compute::kBf16, sums.bytes.data(), rows, hidden, hidden};
 }
 
 }  // namespace moesaic

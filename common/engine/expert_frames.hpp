@@ -50,11 +50,10 @@ struct MoeRows {
 /// @errors as `read_expert_rows`; kCorrupt: a layer without experts
 [[nodiscard]] Result<MoeRows> read_moe_rows(const transport::Frame& frame,
                                             const ModelConfig& config, Compute compute);
-/// The answer: f32 in Compute::kF32, else bf16 (roots are bf16-valued). sums: [rows, hidden].
-transport::Frame make_moe_sums(const float* sums, std::size_t rows, std::size_t hidden,
-                               Compute compute);
-/// @param out [rows, hidden]
-[[nodiscard]] Result<void> read_moe_sums(const transport::Frame& frame, std::size_t rows,
-                                         std::size_t hidden, float* out);
+/// The answer with room for its values [rows, hidden]: f32 in Compute::kF32, else bf16.
+transport::Frame make_moe_sums(std::size_t rows, std::size_t hidden, Compute compute);
+/// The values, in the frame.
+[[nodiscard]] Result<Operand> read_moe_sums(const transport::Frame& frame, std::size_t rows,
+                                            std::size_t hidden);
 
 }  // namespace moesaic

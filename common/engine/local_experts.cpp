@@ -1,7 +1,5 @@
 #include "common/engine/local_experts.hpp"
 
-#include "common/kernels/elementwise.hpp"
-
 namespace moesaic {
 
 LocalExperts::LocalExperts(const ModelConfig& config, std::shared_ptr<const RouterWeights> gates,
@@ -13,8 +11,7 @@ Result<void> LocalExperts::submit(const MoeStep& step, std::size_t) {
   return {};
 }
 
-Result<void> LocalExperts::gather(float* out, std::size_t) {
-  const std::size_t hidden = step_.x.cols;
+Result<void> LocalExperts::gather(const TakeSum& take, std::size_t) {
   dispatch_.choose(step_, pool_, choices_);
   for (std::size_t m = 0; m < kModalities; ++m) {
     const auto& choice = choices_[m];
@@ -23,7 +20,7 @@ Result<void> LocalExperts::gather(float* out, std::size_t) {
                           choice.ids,  choice.weights,           choice.chosen};
     MOESAIC_TRY(const auto nodes, table_->run(call, scratch_, pool_));
     for_rows(pool_, nodes.size(), [&](std::size_t i) {
-      widen(table_->node_form(), nodes[i].value, hidden, out + choice.rows[nodes[i].row] * hidden);
+      take(choice.rows[nodes[i].row], table_->node_form(), nodes[i].value);
     });
   }
   return {};

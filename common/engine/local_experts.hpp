@@ -15,7 +15,7 @@ class LocalExperts final : public ExpertBackend {
                std::shared_ptr<const ExpertTable> table, ThreadPool& pool);
 
   Result<void> submit(const MoeStep& step, std::size_t slot) override;
-  Result<void> gather(float* out, std::size_t slot) override;
+  Result<void> gather(const TakeSum& take, std::size_t slot) override;
   void set_taps(TapSink* taps) override { dispatch_.set_taps(taps); }
 
  private:

@@ -218,23 +218,26 @@ bool RemoteRouter::stuck(const Slot& slot) const {
   return slot.state == Slot::State::kWaits;
 }
 
-Result<void> RemoteRouter::gather(float* out, std::size_t index) {
-  auto done = wait_for(out, index);
+Result<void> RemoteRouter::gather(const TakeSum& take, std::size_t index) {
+  auto done = wait_for(take, index);
   neighbours_.answered();
   return done;
 }
 
-Result<void> RemoteRouter::wait_for(float* out, std::size_t index) {
+Result<void> RemoteRouter::wait_for(const TakeSum& take, std::size_t index) {
   auto& slot = slots_[index];
   const auto& context = slot.step.context;
   for (;;) {
     if (slot.state == Slot::State::kDone) {
       slot.state = Slot::State::kIdle;
-      return read_moe_sums(slot.answer, slot.step.x.rows, config_.hidden, out);
+      const auto rows = slot.step.x.rows;
+      MOESAIC_TRY(const auto sums, read_moe_sums(slot.answer, rows, config_.hidden));
+      for_rows(pool_, rows, [&](std::size_t r) { take(r, sums.compute, sums.row(r)); });
+      return {};
     }
     if (slot.state == Slot::State::kDirect && fan_out_.ready(slot.job)) {
       slot.state = Slot::State::kIdle;
-      return fan_out_.finish(slot.job, out, pool_);
+      return fan_out_.finish(slot.job, take, pool_);
     }
     if (interrupted_ && stuck(slot)) {
       forget(slot);

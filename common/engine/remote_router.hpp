@@ -28,7 +28,7 @@ class RemoteRouter final : public ExpertBackend {
   std::size_t slots() const override { return slots_.size(); }
   void begin_step() override;
   Result<void> submit(const MoeStep& step, std::size_t slot) override;
-  Result<void> gather(float* out, std::size_t slot) override;
+  Result<void> gather(const TakeSum& take, std::size_t slot) override;
   void set_taps(TapSink* taps) override;
   void interrupt() override;
   void clear_interrupt() override { interrupted_ = false; }
@@ -64,7 +64,7 @@ class RemoteRouter final : public ExpertBackend {
   void use(const Topology& topology);
   void refresh();
   const Router* alive(transport::PeerId but = 0) const;
-  Result<void> wait_for(float* out, std::size_t index);
+  Result<void> wait_for(const TakeSum& take, std::size_t index);
   void ask(Slot& slot, transport::PeerId but = 0);
   void wait(Slot& slot, const std::string& failure);
   void receive(Clock::time_point until);

@@ -30,13 +30,13 @@ Result<void> RoutedExperts::submit(const MoeStep& step, std::size_t slot) {
   return {};
 }
 
-Result<void> RoutedExperts::gather(float* out, std::size_t slot) {
+Result<void> RoutedExperts::gather(const TakeSum& take, std::size_t slot) {
   const auto job = *slots_[slot];
   slots_[slot].reset();
   const auto waited = wait_for(job);
   neighbours_.answered();
   MOESAIC_CHECK(waited);
-  return fan_out_.finish(job, out, pool_);
+  return fan_out_.finish(job, take, pool_);
 }
 
 Result<void> RoutedExperts::wait_for(ShardFanOut::JobId job) {

@@ -27,7 +27,7 @@ class RoutedExperts final : public ExpertBackend {
   std::size_t slots() const override { return slots_.size(); }
   void begin_step() override;
   Result<void> submit(const MoeStep& step, std::size_t slot) override;
-  Result<void> gather(float* out, std::size_t slot) override;
+  Result<void> gather(const TakeSum& take, std::size_t slot) override;
   void set_taps(TapSink* taps) override { dispatch_.set_taps(taps); }
   void interrupt() override;
   void clear_interrupt() override { interrupted_ = false; }

@@ -1,5 +1,6 @@
 #include "common/engine/router_service.hpp"
 
+#include <cstring>
 #include <future>
 
 #include "common/transport/failure.hpp"
@@ -142,14 +143,21 @@ void RouterService::answer_ready() {
     if (!fan_out_.ready(open.job)) return false;
     const auto rows = open.rows.modality.size();
     const std::size_t hidden = parts_.config.hidden;
-    const auto done = fan_out_.finish(open.job, sums_.resize(rows, hidden), pool_);
+    auto sums = make_moe_sums(rows, hidden, parts_.compute);
+    auto& values = sums.tensors[0].bytes;
+    const std::size_t bytes = hidden * operand_bytes(normed_form(parts_.compute));
+    const auto done = fan_out_.finish(
+        open.job,
+        [&](std::size_t row, Compute, const void* sum) {
+          std::memcpy(values.data() + row * bytes, sum, bytes);
+        },
+        pool_);
     if (!done) {
       ++failed_;
       open.span.fail("experts");
     }
     send(open.peer, open.question.sequence,
-         done ? make_moe_sums(sums_.data(), rows, hidden, parts_.compute)
-              : transport::make_failure(done.error()));
+         done ? std::move(sums) : transport::make_failure(done.error()));
     return true;
   });
   open_count_ = open_.size();

@@ -91,7 +91,6 @@ class RouterService {
   ShardFanOut fan_out_;
   ShardProbes probes_;
   std::list<Open> open_;  ///< a job points into its entry
-  FloatRows sums_;
   std::uint32_t number_ = 0;
 
   std::jthread thread_;

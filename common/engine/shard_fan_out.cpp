@@ -6,7 +6,6 @@
 
 #include "common/base/log.hpp"
 #include "common/engine/owner_choice.hpp"
-#include "common/kernels/elementwise.hpp"
 #include "common/transport/failure.hpp"
 #include "common/transport/peer_metrics.hpp"
 
@@ -373,7 +372,7 @@ bool ShardFanOut::ready(JobId id) const {
 
 bool ShardFanOut::stuck(JobId id) const { return jobs_.at(id).stuck; }
 
-Result<void> ShardFanOut::finish(JobId id, float* out, ThreadPool& pool) {
+Result<void> ShardFanOut::finish(JobId id, const TakeSum& take, ThreadPool& pool) {
   const auto it = jobs_.find(id);
   auto& job = it->second;
   if (job.error) {
@@ -396,7 +395,7 @@ Result<void> ShardFanOut::finish(JobId id, float* out, ThreadPool& pool) {
         ++wrong;
         return;
       }
-      widen(form, nodes[0].value, hidden, out + choice.rows[i] * hidden);
+      take(choice.rows[i], form, nodes[0].value);
     });
   }
   metrics_.combined(job.work.step.layer, links_.numbers(), seconds(Clock::now() - begun));

@@ -74,9 +74,9 @@ class ShardFanOut {
   bool ready(JobId id) const;
   /// Some of its experts are on no shard that can be asked now.
   bool stuck(JobId id) const;
-  /// Ends a ready job: out [rows, hidden] f32.
+  /// Ends a ready job: gives the routed sum of every row.
   /// @errors kExpertUnavailable, kTooLarge
-  [[nodiscard]] Result<void> finish(JobId id, float* out, ThreadPool& pool);
+  [[nodiscard]] Result<void> finish(JobId id, const TakeSum& take, ThreadPool& pool);
   /// Forgets a job; late answers are dropped.
   void abandon(JobId id);
   void abandon_all();

@@ -231,17 +231,25 @@ Result<void> DecoderStep::end_feed_forward(Half& half, std::uint32_t layer) {
     for_rows(pool_, rows,
              [&](std::size_t r) { add_to(half.shared.row(r), hidden, half.x.row(r)); });
   } else {
-    const auto gathered = experts_.gather(branch_.resize(rows, hidden), half.slot);
+    const bool shared = weights.ffn.gate_up.data != nullptr;
+    if (taps_ != nullptr) branch_.resize(rows, hidden);
+    const auto add = [&](std::size_t r, Compute form, const void* routed) {
+      thread_local AlignedVector<float> sum;
+      sum.resize(hidden);
+      widen(form, routed, hidden, sum.data());
+      if (taps_ != nullptr) std::copy(sum.begin(), sum.end(), branch_.row(r));
+      if (shared) add_to(half.shared.row(r), hidden, sum.data());
+      add_to(sum.data(), hidden, half.x.row(r));
+    };
+    const auto gathered = experts_.gather(add, half.slot);
     if (!gathered) half.span.fail("experts");
     half.span.end();
     MOESAIC_CHECK(gathered);
     tap(name + ".routed", branch_, 0, hidden, true);
-    const bool shared = weights.ffn.gate_up.data != nullptr;
     if (shared) tap(name + ".shared", half.shared, 0, hidden, true);
-    for_rows(pool_, rows, [&](std::size_t r) {
-      if (shared) add_to(half.shared.row(r), hidden, branch_.row(r));
-      add_to(branch_.row(r), hidden, half.x.row(r));
-    });
+    if (taps_ != nullptr && shared)
+      for_rows(pool_, rows,
+               [&](std::size_t r) { add_to(half.shared.row(r), hidden, branch_.row(r)); });
     tap(name + ".mlp_out", branch_, 0, hidden, true);
   }
   tap("layer." + std::to_string(layer) + ".out", half.x, 0, hidden, false);

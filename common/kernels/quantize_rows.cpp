@@ -1,5 +1,6 @@
 #include "common/kernels/quantize_rows.hpp"
 
+#include <algorithm>
 #include <vector>
 
 #include "common/kernels/cpu/linear_level.hpp"
@@ -7,13 +8,21 @@
 
 namespace moesaic {
 
-void quantize_row(const float* x, std::size_t cols, std::size_t padded, std::size_t block,
-                  std::int8_t* q, float* scales) {
-  static const auto run = quantize_row_for(active_isa());
-  run(x, cols, padded, block, q, scales);
+QuantizeBlockFn quantize_block_for(Isa isa) { return cpu::linear_level(isa).integer->quantize; }
+
+float quantize_block(const float* x, std::size_t cols, std::size_t block, std::int8_t* q,
+                     std::size_t stride) {
+  static const auto run = quantize_block_for(active_isa());
+  return run(x, cols, block, q, stride);
 }
 
-QuantizeRowFn quantize_row_for(Isa isa) { return cpu::linear_level(isa).integer->quantize; }
+void quantize_row(const float* x, std::size_t cols, std::size_t padded, std::size_t block,
+                  std::int8_t* q, float* scales) {
+  for (std::size_t first = 0; first < padded; first += block) {
+    const std::size_t from = std::min(cols, first);
+    *scales++ = quantize_block(x + from, std::min(block, cols - from), block, q + first);
+  }
+}
 
 Operand QuantizedRows::quantize(const Operand& x, std::size_t padded, std::size_t block,
                                 ThreadPool& pool) {

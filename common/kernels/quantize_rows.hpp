@@ -10,20 +10,27 @@
 
 namespace moesaic {
 
-/// Quantises a row of activations, per block of `block` columns:
+/// Quantises a block of activations:
 ///   m = max |x|;  scale = m / 127;  q = round_even(x * (127 / m)), zeros beyond `cols`
 /// A block whose m is 0, or so small that 127 / m overflows, becomes zeros with scale 0. One with a
 /// value that is not finite becomes zeros with scale NaN: every sum it enters is NaN then, and of
 /// that row only.
+/// @param x      [cols] f32, cols <= block
+/// @param q      `block` values, the pieces of 64 of them `stride` apart
+/// @return scale
+/// @source ops/decisions/0002-numerics.md; the same bits at every level
+float quantize_block(const float* x, std::size_t cols, std::size_t block, std::int8_t* q,
+                     std::size_t stride = 64);
+using QuantizeBlockFn = float (*)(const float*, std::size_t, std::size_t, std::int8_t*,
+                                  std::size_t);
+QuantizeBlockFn quantize_block_for(Isa isa);
+
+/// A row, block by block.
 /// @param x      [cols] f32
 /// @param q      [padded]
 /// @param scales [padded / block]
-/// @source ops/decisions/0002-numerics.md; the same bits at every level
 void quantize_row(const float* x, std::size_t cols, std::size_t padded, std::size_t block,
                   std::int8_t* q, float* scales);
-using QuantizeRowFn = void (*)(const float*, std::size_t, std::size_t, std::size_t, std::int8_t*,
-                               float*);
-QuantizeRowFn quantize_row_for(Isa isa);
 
 /// Rows in the form that integer products read and that travels to expert shards.
 class QuantizedRows {

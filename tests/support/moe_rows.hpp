@@ -4,6 +4,7 @@
 
 #include "common/engine/local_experts.hpp"
 #include "common/engine/model_loader.hpp"
+#include "common/kernels/elementwise.hpp"
 #include "tests/support/kernel_values.hpp"
 
 namespace moesaic::test {
@@ -27,14 +28,17 @@ class MoeRows {
 
   /// The sums of all layers through a back end; a failure is the test's.
   Result<std::vector<float>> run(ExpertBackend& backend, StepContext context = {}) const {
-    const auto size = modality_.size() * model_.config.hidden;
+    const std::size_t hidden = model_.config.hidden, size = modality_.size() * hidden;
     std::vector<float> all;
     backend.begin_step();
     for (std::uint32_t layer = 0; layer < model_.config.layers; ++layer) {
       if (!model_.config.layer_is_moe[layer]) continue;
       MOESAIC_CHECK(backend.submit({layer, x_.view(), modality_, context}));
       all.resize(all.size() + size);
-      MOESAIC_CHECK(backend.gather(all.data() + all.size() - size));
+      float* const out = all.data() + all.size() - size;
+      MOESAIC_CHECK(backend.gather([=](std::size_t row, Compute form, const void* sum) {
+        widen(form, sum, hidden, out + row * hidden);
+      }));
       ++context.number;
     }
     return all;

@@ -181,8 +181,8 @@ void store_int8(const PageLayout& layout, std::byte* page, std::size_t token, co
   std::int8_t* const key = vectors.data();
   std::int8_t* const value = key + dim;
   auto* scales = reinterpret_cast<float*>(page + layout.scales_offset()) + token;
-  quantize_row(k, head_dim, dim, dim, key, scales);
-  quantize_row(v, head_dim, dim, dim, value, scales + kPageTokens);
+  scales[0] = quantize_block(k, head_dim, dim, key);
+  scales[kPageTokens] = quantize_block(v, head_dim, dim, value);
   for (std::size_t d = 0; d < dim; d += 4) {
     std::uint32_t four;
     std::memcpy(&four, key + d, sizeof four);
@@ -358,7 +358,7 @@ void prepare_int8_query(const Level& level, const PageLayout& layout, const floa
                         std::size_t head_dim, float* scaled, std::int8_t* out, Int8Query& query) {
   const float scale = 1.0F / std::sqrt(static_cast<float>(head_dim));
   for (std::size_t d = 0; d < head_dim; ++d) scaled[d] = q[d] * scale;
-  level.integer->quantize(scaled, head_dim, layout.dim, layout.dim, out, &query.scale);
+  query.scale = level.integer->quantize(scaled, head_dim, layout.dim, out, 64);
   std::int32_t sum = 0;
   for (std::size_t d = 0; d < layout.dim; ++d) sum += out[d];
   query.offset = 128 * sum;

@@ -406,9 +406,9 @@ void run_format(const IntegerJob& job) {
   }
 }
 
-void quantize(const float* x, std::size_t cols, std::size_t padded, std::size_t block,
-              std::int8_t* q, float* scales) {
-  kIntegerAvx512.quantize(x, cols, padded, block, q, scales);
+float quantize(const float* x, std::size_t cols, std::size_t block, std::int8_t* q,
+               std::size_t stride) {
+  return kIntegerAvx512.quantize(x, cols, block, q, stride);
 }
 
 /// Few rows, and multipliers of 13 bits, which take no tile: the kernels of vectors.

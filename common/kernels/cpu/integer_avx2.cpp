@@ -330,35 +330,41 @@ void run(const IntegerJob& job) {
   }
 }
 
-MOESAIC_AVX2 void quantize(const float* x, std::size_t cols, std::size_t padded, std::size_t block,
-                           std::int8_t* q, float* scales) {
+/// The largest magnitude of n values, as bits.
+MOESAIC_AVX2 std::uint32_t largest_bits(const float* x, std::size_t n) {
   const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
-  for (std::size_t b = 0; b < padded / block; ++b) {
-    const std::size_t first = std::min(cols, b * block), last = std::min(cols, (b + 1) * block);
-    __m256i most = _mm256_setzero_si256();
-    std::size_t k = first;
-    for (; k + 8 <= last; k += 8)
-      most = _mm256_max_epu32(
-          most, _mm256_and_si256(_mm256_castps_si256(_mm256_loadu_ps(x + k)), magnitude));
-    alignas(32) std::uint32_t lanes[8];
-    _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), most);
-    std::uint32_t largest = *std::max_element(lanes, lanes + 8);
-    for (; k < last; ++k)
-      largest = std::max(largest, std::bit_cast<std::uint32_t>(x[k]) & 0x7fffffffU);
-    const BlockScale scale = block_scale(largest);
-    scales[b] = scale.scale;
-    std::fill_n(q + b * block, block, std::int8_t{0});
-    if (!(scale.inverse > 0)) continue;
-    const __m256 inverse = _mm256_set1_ps(scale.inverse);
-    for (k = first; k + 8 <= last; k += 8) {
+  __m256i most = _mm256_setzero_si256();
+  std::size_t k = 0;
+  for (; k + 8 <= n; k += 8)
+    most = _mm256_max_epu32(
+        most, _mm256_and_si256(_mm256_castps_si256(_mm256_loadu_ps(x + k)), magnitude));
+  alignas(32) std::uint32_t lanes[8];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), most);
+  std::uint32_t largest = *std::max_element(lanes, lanes + 8);
+  for (; k < n; ++k) largest = std::max(largest, std::bit_cast<std::uint32_t>(x[k]) & 0x7fffffffU);
+  return largest;
+}
+
+MOESAIC_AVX2 float quantize(const float* x, std::size_t cols, std::size_t block, std::int8_t* q,
+                            std::size_t stride) {
+  const BlockScale scale = block_scale(largest_bits(x, cols));
+  const std::size_t some = scale.inverse > 0 ? cols : 0;
+  const __m256 inverse = _mm256_set1_ps(scale.inverse);
+  for (std::size_t first = 0; first < block; first += 64, q += stride, x += 64) {
+    const std::size_t piece = std::min<std::size_t>(64, block - first);
+    const std::size_t real = std::min(piece, some - std::min(some, first));
+    std::size_t k = 0;
+    for (; k + 8 <= real; k += 8) {
       const __m256i v = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + k), inverse));
       const __m128i words =
           _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
       _mm_storel_epi64(reinterpret_cast<__m128i*>(q + k), _mm_packs_epi16(words, words));
     }
-    for (; k < last; ++k)
+    for (; k < real; ++k)
       q[k] = static_cast<std::int8_t>(_mm_cvtss_si32(_mm_set_ss(x[k] * scale.inverse)));
+    std::fill(q + real, q + piece, std::int8_t{0});
   }
+  return scale.scale;
 }
 
 }  // namespace

@@ -507,23 +507,31 @@ MOESAIC_AVX512 std::uint32_t largest_bits(const float* x, std::size_t n) {
   return _mm512_reduce_max_epu32(_mm512_max_epu32(most, other));
 }
 
-MOESAIC_AVX512 void quantize(const float* x, std::size_t cols, std::size_t padded,
-                             std::size_t block, std::int8_t* q, float* scales) {
-  for (std::size_t first = 0; first < padded; first += block, x += block, q += block) {
-    const std::size_t real = std::min(block, cols - std::min(cols, first));
-    const BlockScale scale = block_scale(largest_bits(x, real));
-    *scales++ = scale.scale;
-    const std::size_t some = scale.inverse > 0 ? real : 0;
-    const __m512 inverse = _mm512_set1_ps(scale.inverse);
-    const auto store = [inverse](std::int8_t* to, __m512 v) MOESAIC_AVX512_LAMBDA {
-      const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(v, inverse));
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(rounded));
-    };
-    std::size_t k = 0;
+MOESAIC_AVX512 float quantize(const float* x, std::size_t cols, std::size_t block, std::int8_t* q,
+                              std::size_t stride) {
+  const BlockScale scale = block_scale(largest_bits(x, cols));
+  const std::size_t some = scale.inverse > 0 ? cols : 0;
+  const __m512 inverse = _mm512_set1_ps(scale.inverse);
+  const auto rounded = [inverse](__m512 v) MOESAIC_AVX512_LAMBDA {
+    return _mm512_cvtps_epi32(_mm512_mul_ps(v, inverse));
+  };
+  // Packing works within 128 bits: groups of four bytes come out as 0 4 8 12 | 1 5 9 13 | ...
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  std::size_t first = 0;
+  for (; first + 64 <= some; first += 64, q += stride) {
+    __m512i v[4];
 #pragma GCC unroll 4
-    for (; k + 16 <= some; k += 16) store(q + k, _mm512_loadu_ps(x + k));
-    for (; k < block; k += 16) store(q + k, _mm512_maskz_loadu_ps(lanes16(k, some), x + k));
+    for (std::size_t j = 0; j < 4; ++j) v[j] = rounded(_mm512_loadu_ps(x + first + 16 * j));
+    const __m512i bytes =
+        _mm512_packs_epi16(_mm512_packs_epi32(v[0], v[1]), _mm512_packs_epi32(v[2], v[3]));
+    _mm512_storeu_si512(q, _mm512_permutexvar_epi32(order, bytes));
   }
+  for (; first < block; first += 64, q += stride)
+    for (std::size_t k = 0; k < 64 && first + k < block; k += 16) {
+      const __m512 v = _mm512_maskz_loadu_ps(lanes16(first + k, some), x + first + k);
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(q + k), _mm512_cvtepi32_epi8(rounded(v)));
+    }
+  return scale.scale;
 }
 
 }  // namespace

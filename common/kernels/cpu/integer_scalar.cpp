@@ -11,19 +11,18 @@
 namespace moesaic::cpu {
 namespace {
 
-void quantize(const float* x, std::size_t cols, std::size_t padded, std::size_t block,
-              std::int8_t* q, float* scales) {
-  for (std::size_t b = 0; b < padded / block; ++b) {
-    const std::size_t first = std::min(cols, b * block), last = std::min(cols, (b + 1) * block);
-    std::uint32_t most = 0;  // as bits: a NaN is above infinity
-    for (std::size_t k = first; k < last; ++k)
-      most = std::max(most, std::bit_cast<std::uint32_t>(x[k]) & 0x7fffffffU);
-    const BlockScale scale = block_scale(most);
-    scales[b] = scale.scale;
-    std::fill_n(q + b * block, block, std::int8_t{0});
-    for (std::size_t k = first; k < last && scale.inverse > 0; ++k)
-      q[k] = static_cast<std::int8_t>(std::nearbyint(x[k] * scale.inverse));
+float quantize(const float* x, std::size_t cols, std::size_t block, std::int8_t* q,
+               std::size_t stride) {
+  std::uint32_t most = 0;  // as bits: a NaN is above infinity
+  for (std::size_t k = 0; k < cols; ++k)
+    most = std::max(most, std::bit_cast<std::uint32_t>(x[k]) & 0x7fffffffU);
+  const BlockScale scale = block_scale(most);
+  const std::size_t some = scale.inverse > 0 ? cols : 0;
+  for (std::size_t k = 0; k < block; ++k) {
+    const float v = k < some ? std::nearbyint(x[k] * scale.inverse) : 0.0F;
+    q[k / 64 * stride + k % 64] = static_cast<std::int8_t>(v);
   }
+  return scale.scale;
 }
 
 /// The weights of one panel and block as integers: w[k][32].

@@ -7,8 +7,8 @@
 #include <cassert>
 #include <cstdint>
 #include <cstring>
-#include <vector>
 
+#include "common/base/aligned_buffer.hpp"
 #include "common/kernels/elementwise.hpp"
 #include "common/kernels/quantize_rows.hpp"
 #include "common/tensor/bf16.hpp"
@@ -130,8 +130,6 @@ const float* f32_row(const Operand& x, std::size_t row, float* buffer) {
   return buffer;
 }
 
-constexpr std::size_t kMostBlock = 512;
-
 /// Sums of 16 values each, in the low halves of both lanes.
 __m128i sums16(const std::int8_t* q) {
   const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(q));
@@ -142,22 +140,21 @@ std::int32_t total(__m128i halves) {
   return _mm_cvtsi128_si32(halves) + _mm_cvtsi128_si32(_mm_srli_si128(halves, 8));
 }
 
-/// Puts block `b` of a quantised row to its place in a tile, and its sums if they are wanted.
-void place_block(const RowLayout& layout, std::size_t row, std::size_t b, const std::int8_t* q,
-                 float scale, std::byte* data) {
+/// Completes block `b` of a row whose values are in their place: scale, and sums if they are
+/// wanted.
+void finish_block(const RowLayout& layout, std::size_t row, std::size_t b, float scale,
+                  std::byte* data) {
   const std::size_t ld = layout.padded_rows(), first = b * layout.block;
   reinterpret_cast<float*>(data + layout.scales_offset())[b * ld + row] = scale;
-  std::byte* to = data + layout.value_offset(row, first);
-  for (std::size_t k = 0; k < layout.block; k += 64, to += layout.chunk())
-    std::memcpy(to, q + k, 64);
   if (!layout.with_sums) return;
+  const auto* q = reinterpret_cast<const std::int8_t*>(data + layout.value_offset(row, first));
   auto* sums = reinterpret_cast<std::int32_t*>(data + layout.sums_offset());
   auto* sums64 = reinterpret_cast<std::int32_t*>(data + layout.sums64_offset());
   std::int32_t sum = 0;
-  for (std::size_t k = 0; k < layout.block; k += 64) {
+  for (std::size_t k = 0; k < layout.block; k += 64, q += layout.chunk()) {
     __m128i parts[4], all = _mm_setzero_si128();
     for (std::size_t j = 0; j < 4; ++j) {
-      parts[j] = sums16(q + k + 16 * j);
+      parts[j] = sums16(q + 16 * j);
       all = _mm_add_epi32(all, parts[j]);
     }
     const std::int32_t part = total(all) - 64 * 128;
@@ -170,11 +167,22 @@ void place_block(const RowLayout& layout, std::size_t row, std::size_t b, const 
   sums[b * ld + row] = sum;
 }
 
-/// Puts a whole quantised row to its place.
-void place_integer(const RowLayout& layout, std::size_t row, const std::int8_t* q,
-                   const float* scales, std::byte* data) {
-  for (std::size_t b = 0; b < layout.padded_cols / layout.block; ++b)
-    place_block(layout, row, b, q + b * layout.block, scales[b], data);
+/// Puts block `b` of a quantised row to its place in a tile.
+void place_block(const RowLayout& layout, std::size_t row, std::size_t b, const std::int8_t* q,
+                 float scale, std::byte* data) {
+  std::byte* to = data + layout.value_offset(row, b * layout.block);
+  for (std::size_t k = 0; k < layout.block; k += 64, to += layout.chunk())
+    std::memcpy(to, q + k, 64);
+  finish_block(layout, row, b, scale, data);
+}
+
+/// The same of values that are not quantised yet.
+void quantize_to_place(const RowLayout& layout, std::size_t row, std::size_t b, const float* x,
+                       std::size_t cols, std::byte* data) {
+  std::byte* to = data + layout.value_offset(row, b * layout.block);
+  const float scale =
+      quantize_block(x, cols, layout.block, reinterpret_cast<std::int8_t*>(to), layout.chunk());
+  finish_block(layout, row, b, scale, data);
 }
 
 /// Tiles take their padding rows along: no denormals there, which would slow them down.
@@ -186,24 +194,25 @@ void clear_padding(const RowLayout& layout, std::size_t b, std::byte* data) {
 
 void prepare_integer(const RowLayout& layout, const Operand& x, const std::uint32_t* rows,
                      std::size_t first_group, std::size_t last_group, std::byte* data) {
-  thread_local std::vector<float> widened;
-  thread_local std::vector<std::int8_t> values;
-  thread_local std::vector<float> scales;
+  thread_local AlignedVector<float> widened;
   widened.resize(x.cols);
-  values.resize(layout.padded_cols);
-  scales.resize(layout.padded_cols / layout.block);
+  const std::size_t blocks = layout.padded_cols / layout.block;
   if (last_group == layout.groups)
-    for (std::size_t b = 0; b < scales.size(); ++b) clear_padding(layout, b, data);
+    for (std::size_t b = 0; b < blocks; ++b) clear_padding(layout, b, data);
   for (std::size_t row = layout.first(first_group); row < layout.first(last_group); ++row) {
     const std::size_t r = rows == nullptr ? row : rows[row];
     if (x.compute == Compute::kInt) {
       assert(x.block == layout.block && x.stride >= layout.padded_cols);
-      place_integer(layout, row, x.int8(r), x.scales + r * scales.size(), data);
+      for (std::size_t b = 0; b < blocks; ++b)
+        place_block(layout, row, b, x.int8(r) + b * layout.block, x.scales[r * blocks + b], data);
       continue;
     }
-    quantize_row(f32_row(x, r, widened.data()), x.cols, layout.padded_cols, layout.block,
-                 values.data(), scales.data());
-    place_integer(layout, row, values.data(), scales.data(), data);
+    const float* values = f32_row(x, r, widened.data());
+    for (std::size_t b = 0; b < blocks; ++b) {
+      const std::size_t first = std::min(x.cols, b * layout.block);
+      quantize_to_place(layout, row, b, values + first, std::min(layout.block, x.cols - first),
+                        data);
+    }
   }
 }
 
@@ -221,14 +230,10 @@ void prepare_rows(const RowLayout& layout, const Operand& x, const std::uint32_t
 
 void prepare_block(const RowLayout& layout, std::size_t b, const float* x, std::size_t stride,
                    std::size_t cols, std::byte* data) {
-  assert(layout.block > 0 && layout.block <= kMostBlock);
-  alignas(64) std::int8_t q[kMostBlock];
+  assert(layout.block > 0);
   clear_padding(layout, b, data);
-  for (std::size_t row = 0; row < layout.rows; ++row, x += stride) {
-    float scale = 0;
-    quantize_row(x, cols, layout.block, layout.block, q, &scale);
-    place_block(layout, row, b, q, scale, data);
-  }
+  for (std::size_t row = 0; row < layout.rows; ++row, x += stride)
+    quantize_to_place(layout, row, b, x, cols, data);
 }
 
 void store_prepared(const RowLayout& layout, std::size_t row, std::size_t first_col,

@@ -166,13 +166,18 @@ TEST_P(QuantizeRowTest, GivesTheBitsOfTheScalarLevel) {
   for (const auto& x : rows)
     for (const std::size_t block : {64U, 512U}) {
       const std::size_t padded = (x.size() + block - 1) / block * block;
-      std::vector<std::int8_t> q(padded, 77), want_q(padded, 78);
-      std::vector<float> s(padded / block), want_s(padded / block);
-      quantize_row_for(GetParam())(x.data(), x.size(), padded, block, q.data(), s.data());
-      quantize_row_for(Isa::kScalar)(x.data(), x.size(), padded, block, want_q.data(),
-                                     want_s.data());
-      EXPECT_EQ(q, want_q) << x.size();
-      EXPECT_TRUE(same_bits(s, want_s)) << x.size();
+      for (const std::size_t stride : {64U, 80U}) {
+        std::vector<std::int8_t> q(padded / 64 * stride, 77), want_q(q);
+        std::vector<float> s, want_s;
+        for (std::size_t k = 0; k < padded; k += block) {
+          const std::size_t cols = std::min(block, x.size() - k), to = k / 64 * stride;
+          s.push_back(quantize_block_for(GetParam())(&x[k], cols, block, &q[to], stride));
+          want_s.push_back(
+              quantize_block_for(Isa::kScalar)(&x[k], cols, block, &want_q[to], stride));
+        }
+        EXPECT_EQ(q, want_q) << x.size();
+        EXPECT_TRUE(same_bits(s, want_s)) << x.size();
+      }
     }
 }
 
@@ -185,7 +190,8 @@ TEST_P(QuantizeRowTest, RoundsToNearestEvenAndPoisonsOnlyItsBlock) {
   x[64] = std::numeric_limits<float>::quiet_NaN();
   std::vector<std::int8_t> q(128);
   std::vector<float> s(2);
-  quantize_row_for(GetParam())(x.data(), 128, 128, 64, q.data(), s.data());
+  for (std::size_t b = 0; b < 2; ++b)
+    s[b] = quantize_block_for(GetParam())(&x[64 * b], 64, 64, &q[64 * b], 64);
   EXPECT_EQ(q[0], 127);
   EXPECT_EQ(q[1], 2);
   EXPECT_EQ(q[2], -4);
