@@ -112,12 +112,14 @@ class HiddenSink final : public PanelSink {
 /// Results to where the task wants them.
 class LeafSink final : public PanelSink {
  public:
-  LeafSink(const LinearLevel& level, const FfnTask& task) : level_(level), task_(task) {}
+  LeafSink(const LinearLevel& level, const FfnTask& task, bool stream)
+      : level_(level), task_(task), stream_(stream) {}
 
   cpu::Epilogue epilogue() const override {
     return {.kind = bf16() ? cpu::Epilogue::Kind::kLeaves : cpu::Epilogue::Kind::kRows,
             .rows = task_.out,
-            .weights = task_.weights.empty() ? nullptr : task_.weights.data()};
+            .weights = task_.weights.empty() ? nullptr : task_.weights.data(),
+            .stream = stream_};
   }
   void take(std::size_t panel, std::size_t first_row, std::size_t rows, const float* c,
             std::size_t ldc) const override {
@@ -148,6 +150,7 @@ class LeafSink final : public PanelSink {
 
   const LinearLevel& level_;
   const FfnTask& task_;
+  bool stream_;
 };
 
 /// silu(gate) * up of some panels in f32.
@@ -196,6 +199,7 @@ class WholeBlocks {
     }
     if (blocks < kBlocksPerWorker * pool_.size() || rows < kRowsPerTask * tasks_.size())
       return false;
+    stream_ = streams();
     scratch_.plan.reserve(blocks * sizeof(RowBlock));
     auto* const first = reinterpret_cast<RowBlock*>(scratch_.plan.data());
     auto* end = first;
@@ -222,6 +226,19 @@ class WholeBlocks {
  private:
   std::size_t rows_of(const FfnTask& task) const {
     return task.rows.empty() ? x_.rows : task.rows.size();
+  }
+
+  /// All results are large f32 rows that begin on cache lines. (Leaves of the expert tree are half
+  /// as large, lie scattered, and are read again at once: they are better off in a shared cache.)
+  bool streams() const {
+    std::size_t bytes = 0;
+    for (const auto& task : tasks_) {
+      const std::size_t row_bytes = task.down->rows * sizeof(float);
+      for (std::size_t i = 0; i < rows_of(task); ++i)
+        if (task.form != Compute::kF32 || !cpu::streams(task.out[i], row_bytes)) return false;
+      bytes += rows_of(task) * row_bytes;
+    }
+    return bytes > cpu::kStreamBytes;
   }
 
   std::size_t blocks_of(const FfnTask& task) const {
@@ -282,7 +299,7 @@ class WholeBlocks {
                            cols, hidden_memory.data());
       }
     }
-    run_panels(down, hidden_layout, hidden_memory.data(), LeafSink(level_, task));
+    run_panels(down, hidden_layout, hidden_memory.data(), LeafSink(level_, task, stream_));
   }
 
   std::span<const FfnTask> tasks_;
@@ -290,6 +307,7 @@ class WholeBlocks {
   const LinearLevel& level_;
   FfnScratch& scratch_;
   ThreadPool& pool_;
+  bool stream_ = false;  ///< of results
 };
 
 /// All of one call: where things lie in the scratch.
@@ -341,7 +359,7 @@ class FfnRun {
     });
     if (wide_values_ > 0) quantize_hidden();
     run_product(&TaskPlan::down, hidden_,
-                [this](std::size_t t) { return LeafSink(level_, tasks_[t]); });
+                [this](std::size_t t) { return LeafSink(level_, tasks_[t], false); });
   }
 
  private:

@@ -24,18 +24,30 @@ constexpr std::size_t kChunkBytes = std::size_t{16} << 20;
 /// Below this many values the caller prepares all rows itself.
 constexpr std::size_t kPrepareAlone = 32768;
 
+bool streams(const void* y, std::size_t row_bytes, std::size_t rows) {
+  return rows * row_bytes > cpu::kStreamBytes && cpu::streams(y, row_bytes);
+}
+
 /// y = sums (+ bias), to which `add` adds what y was.
 class StoreSink final : public PanelSink {
  public:
+  /// @param rows of y in all
   StoreSink(const LinearLevel& level, const PackedMatrix& w, float* y, std::size_t ldy,
-            const float* bias, bool add)
-      : level_(level), outputs_(w.rows), y_(y), ldy_(ldy), bias_(bias), add_(add) {}
+            const float* bias, bool add, std::size_t rows)
+      : level_(level),
+        outputs_(w.rows),
+        y_(y),
+        ldy_(ldy),
+        bias_(bias),
+        add_(add),
+        stream_(!add && streams(y, ldy * sizeof(float), rows)) {}
 
   cpu::Epilogue epilogue() const override {
-    if (bias_ != nullptr) return {};
     return {.kind = add_ ? cpu::Epilogue::Kind::kAdd : cpu::Epilogue::Kind::kStore,
             .out = y_,
-            .ld = ldy_};
+            .ld = ldy_,
+            .bias = bias_,
+            .stream = stream_};
   }
   void take(std::size_t panel, std::size_t first_row, std::size_t rows, const float* c,
             std::size_t ldc) const override {
@@ -52,6 +64,7 @@ class StoreSink final : public PanelSink {
   std::size_t ldy_;
   const float* bias_;
   bool add_;
+  bool stream_;
 };
 
 /// y = activation(sums + bias).
@@ -64,8 +77,17 @@ class ActivateSink final : public PanelSink {
         bias_(bias),
         activation_(activation),
         y_(y),
-        base_row_(base_row) {}
+        base_row_(base_row),
+        stream_(streams(y.data, y.stride * operand_bytes(y.compute), y.rows)) {}
 
+  cpu::Epilogue epilogue() const override {
+    if (activation_ != Activation::kQuickGelu || y_.compute != Compute::kBf16) return {};
+    return {.kind = cpu::Epilogue::Kind::kGelu,
+            .out_bf16 = y_.bf16(base_row_),
+            .ld = y_.stride,
+            .bias = bias_,
+            .stream = stream_};
+  }
   void take(std::size_t panel, std::size_t first_row, std::size_t rows, const float* c,
             std::size_t ldc) const override {
     const std::size_t n = panel * 32, row = base_row_ + first_row;
@@ -83,6 +105,7 @@ class ActivateSink final : public PanelSink {
   Activation activation_;
   OperandOut y_;
   std::size_t base_row_;
+  bool stream_;
 };
 
 /// h = silu(gate) * up.
@@ -181,7 +204,7 @@ void linear_at(const PackedMatrix& w, const Operand& x, float* y, std::size_t ld
   const RowLayout layout = level.layout(w, sum, x.rows);
   std::byte* data = prepared_memory(layout.bytes());
   cpu::prepare_rows(layout, x, nullptr, 0, layout.groups, data);
-  const StoreSink sink(level, w, y, ldy, bias, false);
+  const StoreSink sink(level, w, y, ldy, bias, false, x.rows);
   cpu::run_panels({.w = &w,
                    .level = &level,
                    .tiles = level.tiles(sum),
@@ -201,7 +224,7 @@ void linear(const PackedMatrix& w, const Operand& x, float* y, std::size_t ldy, 
   assert(!w.gate_up && ldy >= w.rows);
   const auto& level = cpu::linear_level(active_isa());
   run_product(level, w, x, pool, [&](std::size_t first_row) {
-    return StoreSink(level, w, y + first_row * ldy, ldy, bias, false);
+    return StoreSink(level, w, y + first_row * ldy, ldy, bias, false, x.rows);
   });
 }
 
@@ -210,7 +233,7 @@ void linear_add(const PackedMatrix& w, const Operand& x, float* y, std::size_t l
   assert(!w.gate_up && ldy >= w.rows);
   const auto& level = cpu::linear_level(active_isa());
   run_product(level, w, x, pool, [&](std::size_t first_row) {
-    return StoreSink(level, w, y + first_row * ldy, ldy, bias, true);
+    return StoreSink(level, w, y + first_row * ldy, ldy, bias, true, x.rows);
   });
 }
 

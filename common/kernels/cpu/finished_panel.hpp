@@ -24,8 +24,15 @@ struct FinishedPanel {
   std::size_t ld = 0;
 };
 
-/// What becomes of a row's scaled sums, of outputs 0-15 and 16-31 of a panel. The lines the next
-/// panel goes to are fetched meanwhile: a store that misses L2 holds up all behind it.
+/// A line of results; unless it is streamed, the line that the next panel goes to is fetched: a
+/// store that misses L2 holds up all behind it.
+MOESAIC_AVX512_INLINE void store_line(bool stream, void* y, std::size_t next, __m512i v) {
+  if (stream) return _mm512_stream_si512(static_cast<__m512i*>(y), v);
+  _mm_prefetch(static_cast<const std::byte*>(y) + next, _MM_HINT_T1);
+  _mm512_storeu_si512(y, v);
+}
+
+/// What becomes of a row's scaled sums, of outputs 0-15 and 16-31 of a panel.
 /// @param taken where the sums go if a sink is to take them
 template <bool kSiluMul>
 MOESAIC_AVX512_INLINE void finish_row(const Epilogue& e, std::size_t panel, std::size_t row,
@@ -36,36 +43,40 @@ MOESAIC_AVX512_INLINE void finish_row(const Epilogue& e, std::size_t panel, std:
     _mm512_storeu_ps(y, _mm512_mul_ps(silu16(v0), v1));
     return;
   }
-  const bool rows = e.kind == Epilogue::Kind::kRows || e.kind == Epilogue::Kind::kLeaves;
+  using enum Epilogue::Kind;
+  const bool rows = e.kind == kRows || e.kind == kLeaves;
+  if (e.bias != nullptr) {
+    v0 = _mm512_add_ps(v0, _mm512_loadu_ps(e.bias + panel * 32));
+    v1 = _mm512_add_ps(v1, _mm512_loadu_ps(e.bias + panel * 32 + 16));
+  }
   if (rows) {
     const __m512 w = _mm512_set1_ps(e.weights == nullptr ? 1.0F : e.weights[row]);
     v0 = _mm512_mul_ps(v0, w);
     v1 = _mm512_mul_ps(v1, w);
   }
-  if (e.kind == Epilogue::Kind::kLeaves) {
-    Bf16* y = static_cast<Bf16*>(e.rows[row]) + panel * 32;
-    _mm_prefetch(y + 32, _MM_HINT_T1);
-    _mm512_storeu_si512(y, to_bf16x32(v0, v1));
-    return;
+  if (e.kind == kLeaves || e.kind == kGelu) {
+    if (e.kind == kGelu) {
+      v0 = quick_gelu16(v0);
+      v1 = quick_gelu16(v1);
+    }
+    Bf16* y = rows ? static_cast<Bf16*>(e.rows[row]) : e.out_bf16 + row * e.ld;
+    return store_line(e.stream, y + panel * 32, 64, to_bf16x32(v0, v1));
   }
   float* y = taken;
-  if (e.kind != Epilogue::Kind::kTake) {
+  if (e.kind != kTake)
     y = (rows ? static_cast<float*>(e.rows[row]) : e.out + row * e.ld) + panel * 32;
-    _mm_prefetch(y + 32, _MM_HINT_T1);
-    _mm_prefetch(y + 48, _MM_HINT_T1);
-  }
-  if (e.kind == Epilogue::Kind::kAdd) {
+  if (e.kind == kAdd) {
     v0 = _mm512_add_ps(_mm512_loadu_ps(y), v0);
     v1 = _mm512_add_ps(_mm512_loadu_ps(y + 16), v1);
   }
-  _mm512_storeu_ps(y, v0);
-  _mm512_storeu_ps(y + 16, v1);
+  store_line(e.stream, y, 128, _mm512_castps_si512(v0));
+  store_line(e.stream, y + 16, 128, _mm512_castps_si512(v1));
 }
 
 /// How the sums of a panel are finished row by row, if they are.
-inline Epilogue epilogue_of(const IntegerJob& job, std::size_t panel) {
-  const std::size_t width = job.w->gate_up ? 16 : 32;
-  return (panel + 1) * width <= job.w->rows ? job.sink->epilogue() : Epilogue{};
+inline Epilogue epilogue_of(const PackedMatrix& w, const PanelSink& sink, std::size_t panel) {
+  const std::size_t width = w.gate_up ? 16 : 32;
+  return (panel + 1) * width <= w.rows ? sink.epilogue() : Epilogue{};
 }
 
 template <bool kSiluMul>

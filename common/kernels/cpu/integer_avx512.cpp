@@ -457,7 +457,7 @@ void run_panels_through_l1(const IntegerJob& job, std::size_t panel, std::byte* 
   }
   for (std::size_t p = 0; p < P; ++p)
     finish_panel(
-        {epilogue_of(job, panel + p), panel + p, job.first_row, rows,
+        {epilogue_of(*job.w, *job.sink, panel + p), panel + p, job.first_row, rows,
          reinterpret_cast<const float*>(first_panel + p * panel_bytes), c + p * 32, P * 32},
         job);
 }

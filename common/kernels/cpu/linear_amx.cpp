@@ -5,6 +5,7 @@
 
 #include "common/base/aligned_buffer.hpp"
 #include "common/kernels/cpu/amx.hpp"
+#include "common/kernels/cpu/finished_panel.hpp"
 #include "common/kernels/cpu/linear_level.hpp"
 
 namespace moesaic::cpu {
@@ -16,8 +17,8 @@ constexpr std::size_t kUnitRows = 2 * RowLayout::kTileRows;
 constexpr std::size_t kResidentBytes = std::size_t{1} << 20;
 /// A K beyond one and a half times so many steps goes in parts of about as many; so many rows pass
 /// over a block then.
-constexpr std::size_t kPartSteps = 40, kPartRows = 256;
-/// Finished rows handed on at a time in the shadow of the next unit's products.
+constexpr std::size_t kPartSteps = 40, kPartRows = 512;
+/// Rows finished at a time in the shadow of the next unit's products.
 constexpr std::size_t kDrainRows = 2;
 
 /// Memory asked for into L2, evenly over the steps of a unit.
@@ -27,11 +28,28 @@ struct Stream {
 };
 constexpr int kStreams = 3;
 
-/// Sums of a unit that still have to be handed on.
+/// Sums of a unit that still have to be finished.
 struct Pending {
   const float* c = nullptr;  ///< [rows][32]
   std::size_t panel = 0, first_row = 0, rows = 0;
+  Epilogue epilogue;
 };
+
+MOESAIC_AVX512_INLINE void finish(const Pending& last, std::size_t from, std::size_t to,
+                                  const PanelSink& sink) {
+  const float* c = last.c + from * 32;
+  if (last.epilogue.kind == Epilogue::Kind::kTake)
+    return sink.take(last.panel, last.first_row + from, to - from, c, 32);
+  for (; from < to; ++from, c += 32)
+    finish_row<false>(last.epilogue, last.panel, last.first_row + from, _mm512_load_ps(c),
+                      _mm512_load_ps(c + 16), nullptr);
+}
+
+/// `epilogue_of` without the kind that only integer products know.
+Epilogue epilogue(const PanelJob& job, std::size_t panel) {
+  const auto e = epilogue_of(*job.w, *job.sink, panel);
+  return e.kind == Epilogue::Kind::kSiluMul ? Epilogue{} : e;
+}
 
 /// One unit: 16 * kRowTiles rows x one panel, `steps` times 32 k. The sums stay in tiles: 0, 1 (2,
 /// 3) are the panel's halves for the first (second) 16 rows. Rows and weights come from L2, which
@@ -90,7 +108,7 @@ MOESAIC_AMX void run_unit(const std::byte* w, const std::byte* x, const std::byt
         _mm_prefetch(streams[s].at + fetched[s] * 64, _MM_HINT_T1);
     const std::size_t due = last.rows * (step + 1) / steps;
     if (due >= drained + kDrainRows || (due > drained && due == last.rows)) {
-      sink.take(last.panel, last.first_row + drained, due - drained, last.c + drained * 32, 32);
+      finish(last, drained, due, sink);
       drained = due;
     }
   }
@@ -154,14 +172,14 @@ MOESAIC_AMX void run_tiles(const PanelJob& job) {
                 part == 0 ? nullptr : wait, c, streams, last, *job.sink);
             last = {};
             if (!done) continue;
-            last = {c, first + p, row, rows};
+            last = {c, first + p, row, rows, epilogue(job, first + p)};
             turn ^= 1;
           }
         }
       }
     }
   }
-  job.sink->take(last.panel, last.first_row, last.rows, last.c, 32);
+  finish(last, 0, last.rows, *job.sink);
 }
 
 }  // namespace

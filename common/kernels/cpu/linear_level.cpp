@@ -1,6 +1,6 @@
 #include "common/kernels/cpu/linear_level.hpp"
 
-#include <xmmintrin.h>
+#include <emmintrin.h>
 
 #include <algorithm>
 #include <cassert>
@@ -149,11 +149,7 @@ void run_integer(const PanelJob& job) {
   }
 }
 
-}  // namespace
-
-void run_panels(const PanelJob& job) {
-  if (job.tiles == nullptr) return run_integer(job);
-  if (job.layout->tiles) return job.level->run_tiles(job);
+void run_vectors(const PanelJob& job) {
   alignas(64) float c[kBlockRows * 32];
   const std::size_t groups = job.last_group - job.first_group;
   if (groups == 0) return;
@@ -173,6 +169,19 @@ void run_panels(const PanelJob& job) {
       job.sink->take(p, first_row, block_rows, c, 32);
     }
   }
+}
+
+}  // namespace
+
+void run_panels(const PanelJob& job) {
+  if (job.tiles == nullptr)
+    run_integer(job);
+  else if (job.layout->tiles)
+    job.level->run_tiles(job);
+  else
+    run_vectors(job);
+  // Streamed stores are in no order with others.
+  if (job.sink->epilogue().stream) _mm_sfence();
 }
 
 }  // namespace moesaic::cpu

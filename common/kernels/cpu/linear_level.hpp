@@ -95,18 +95,30 @@ Sum sum_of(const PackedMatrix& w, Compute compute);
 struct Epilogue {
   enum class Kind : std::uint8_t {
     kTake,     ///< anything else: PanelSink::take
-    kStore,    ///< out[row * ld + n] = sum
-    kAdd,      ///< out[row * ld + n] += sum
+    kStore,    ///< out[row * ld + n] = sum + bias[n]
+    kAdd,      ///< out[row * ld + n] += sum + bias[n]
+    kGelu,     ///< out_bf16[row * ld + n] = quick_gelu(sum + bias[n]), rounded
     kSiluMul,  ///< out[row * ld + i] = silu(gate) * up, of interleaved panels
     kRows,     ///< rows[row][n] = sum * weights[row], f32
     kLeaves,   ///< the same as Bf16, rounded
   };
   Kind kind = Kind::kTake;
   float* out = nullptr;
+  Bf16* out_bf16 = nullptr;
   std::size_t ld = 0;
+  const float* bias = nullptr;  ///< null: none
   void* const* rows = nullptr;
   const float* weights = nullptr;  ///< null: ones
+  bool stream = false;  ///< stores pass the caches by (kAdd's do not); `streams` holds for all rows
 };
+
+/// Results of so many bytes are best stored past the caches: they leave them before they are read,
+/// and would drive out what a product reads.
+inline constexpr std::size_t kStreamBytes = std::size_t{8} << 20;
+/// True if rows from `out` on, `row_bytes` apart, can be stored so: in whole cache lines.
+inline bool streams(const void* out, std::size_t row_bytes) {
+  return (reinterpret_cast<std::uintptr_t>(out) | row_bytes) % 64 == 0;
+}
 
 /// Takes finished sums: 32 outputs of one panel for some rows.
 class PanelSink {
@@ -155,7 +167,8 @@ constexpr std::size_t most_row_blocks(std::size_t rows) {
   return (rows + kBlockRows - kMaxGroupRows - 1) / (kBlockRows - kMaxGroupRows);
 }
 
-/// Computes the job on the calling thread.
+/// Computes the job on the calling thread. What it has stored is there for whoever is told by this
+/// thread, streamed or not.
 void run_panels(const PanelJob& job);
 
 }  // namespace moesaic::cpu
