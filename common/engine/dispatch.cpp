@@ -31,8 +31,7 @@ void Dispatch::compute_logits(const MoeStep& step, const Choice& choice, const R
     float* logits[kRouterRows];
     for (std::size_t i = 0; i < count; ++i) {
       const auto row = choice.rows[first + i];
-      u[i] = memory.data() + i * step.x.cols;
-      widen(step.x.compute, step.x.row(row), step.x.cols, memory.data() + i * step.x.cols);
+      u[i] = f32_row(step.x, row, memory.data() + i * step.x.cols);
       logits[i] = logits_.row(row);
     }
     router_logits(gate, {u, count}, part * gate.experts / parts, (part + 1) * gate.experts / parts,

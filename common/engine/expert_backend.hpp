@@ -33,7 +33,8 @@ struct MoeStep {
   StepContext context{};
 };
 
-/// Takes the routed sum of one row, [hidden] values as f32 or Bf16; any thread of the pool.
+/// Takes the routed sum of one row, [hidden] values as f32 or Bf16 (`form`), valid during the call.
+/// Called by threads of the pool, for different rows at once.
 using TakeSum = std::function<void(std::size_t row, Compute form, const void* sum)>;
 
 /// The seam that makes the deployment free: experts in this process, behind shards, or behind a
@@ -49,7 +50,7 @@ class ExpertBackend {
   virtual void begin_step() {}
   /// Starts one layer. `step.x` must stay valid until `gather` returns or the next step begins.
   [[nodiscard]] virtual Result<void> submit(const MoeStep& step, std::size_t slot = 0) = 0;
-  /// Gives the routed sum of every row, each once.
+  /// Gives the routed sum of every row to `take`, each once; of some rows only if it fails.
   /// @errors kExpertUnavailable: needed shards did not answer by the step's deadline (or were
   /// missing when its patience ended); kCancelled: interrupted while a shard was missing. After
   /// either the step may be run again.

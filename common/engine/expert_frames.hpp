@@ -52,7 +52,7 @@ struct MoeRows {
                                             const ModelConfig& config, Compute compute);
 /// The answer with room for its values [rows, hidden]: f32 in Compute::kF32, else bf16.
 transport::Frame make_moe_sums(std::size_t rows, std::size_t hidden, Compute compute);
-/// The values, in the frame.
+/// The values: they stay in the frame. @errors as `read_expert_rows`
 [[nodiscard]] Result<Operand> read_moe_sums(const transport::Frame& frame, std::size_t rows,
                                             std::size_t hidden);
 

@@ -74,7 +74,7 @@ class ShardFanOut {
   bool ready(JobId id) const;
   /// Some of its experts are on no shard that can be asked now.
   bool stuck(JobId id) const;
-  /// Ends a ready job: gives the routed sum of every row.
+  /// Ends a ready job: gives the routed sum of every row to `take`, as `ExpertBackend::gather`.
   /// @errors kExpertUnavailable, kTooLarge
   [[nodiscard]] Result<void> finish(JobId id, const TakeSum& take, ThreadPool& pool);
   /// Forgets a job; late answers are dropped.

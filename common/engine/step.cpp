@@ -58,11 +58,8 @@ void DecoderStep::tap(const std::string& name, const FloatRows& x, std::size_t f
 void DecoderStep::tap_operand(const std::string& name, const Operand& x) {
   if (taps_ == nullptr || !taps_->fine()) return;
   widened_.resize(x.cols);
-  for (std::size_t r = 0; r < x.rows; ++r) {
-    for (std::size_t c = 0; c < x.cols; ++c)
-      widened_[c] = x.compute == Compute::kF32 ? x.f32(r)[c] : bf16_to_f32(x.bf16(r)[c]);
-    taps_->put(name, widened_, std::array{x.cols});
-  }
+  for (std::size_t r = 0; r < x.rows; ++r)
+    taps_->put(name, std::span(f32_row(x, r, widened_.data()), x.cols), std::array{x.cols});
 }
 
 void DecoderStep::tap_heads(const std::string& name, std::size_t first, std::size_t heads) {
@@ -233,6 +230,7 @@ Result<void> DecoderStep::end_feed_forward(Half& half, std::uint32_t layer) {
   } else {
     const bool shared = weights.ffn.gate_up.data != nullptr;
     if (taps_ != nullptr) branch_.resize(rows, hidden);
+    // x += routed + shared, while the row is in the nearest cache.
     const auto add = [&](std::size_t r, Compute form, const void* routed) {
       thread_local AlignedVector<float> sum;
       sum.resize(hidden);
@@ -248,8 +246,7 @@ Result<void> DecoderStep::end_feed_forward(Half& half, std::uint32_t layer) {
     tap(name + ".routed", branch_, 0, hidden, true);
     if (shared) tap(name + ".shared", half.shared, 0, hidden, true);
     if (taps_ != nullptr && shared)
-      for_rows(pool_, rows,
-               [&](std::size_t r) { add_to(half.shared.row(r), hidden, branch_.row(r)); });
+      for (std::size_t r = 0; r < rows; ++r) add_to(half.shared.row(r), hidden, branch_.row(r));
     tap(name + ".mlp_out", branch_, 0, hidden, true);
   }
   tap("layer." + std::to_string(layer) + ".out", half.x, 0, hidden, false);

@@ -36,7 +36,7 @@ struct AttentionShape {
 /// Stores one token's key and value vector of one KV head at slot `token` (0..63) of a page,
 /// interleaved; padding of d is written zero.
 /// @param k, v [head_dim] f32 (k rotated); rounded to bf16 for a bf16 page, quantised for an int8
-///             one as `quantize_row` does, the vector being one block
+///             one as `quantize_block` does, the vector being one block
 void append_kv(const AttentionShape& shape, std::byte* page, std::size_t token, const float* k,
                const float* v);
 

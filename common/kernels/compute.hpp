@@ -43,6 +43,7 @@ struct Operand {
   const std::int8_t* int8(std::size_t row) const {
     return static_cast<const std::int8_t*>(data) + row * stride;
   }
+  /// Of any form.
   const void* row(std::size_t r) const {
     return static_cast<const std::byte*>(data) + r * stride * operand_bytes(compute);
   }
@@ -58,6 +59,7 @@ struct OperandOut {
 
   float* f32(std::size_t row) const { return static_cast<float*>(data) + row * stride; }
   Bf16* bf16(std::size_t row) const { return static_cast<Bf16*>(data) + row * stride; }
+  /// Of any form.
   void* row(std::size_t r) const {
     return static_cast<std::byte*>(data) + r * stride * operand_bytes(compute);
   }

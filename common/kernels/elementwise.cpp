@@ -51,7 +51,7 @@ void from_bf16_scalar(const Bf16* x, std::size_t n, float* y) {
 
 void quick_gelu_scalar(const float* x, std::size_t n, float* y_f32, Bf16* y_bf16) {
   for (std::size_t i = 0; i < n; ++i)
-    store_row1(x[i] / (1.0F + cpu::exp1(x[i] * -cpu::kQuickGelu)), i, false, y_f32, y_bf16);
+    store_row1(x[i] / (1.0F + cpu::exp1(x[i] * -cpu::kQuickGeluFactor)), i, false, y_f32, y_bf16);
 }
 
 void gelu_erf_scalar(const float* x, std::size_t n, float* y_f32, Bf16* y_bf16) {
@@ -101,6 +101,12 @@ void widen(Compute form, const void* x, std::size_t n, float* y) {
     std::memcpy(y, x, n * sizeof(float));
   else
     best().from_bf16(static_cast<const Bf16*>(x), n, y);
+}
+
+const float* f32_row(const Operand& x, std::size_t row, float* buffer) {
+  if (x.compute == Compute::kF32) return x.f32(row);
+  widen(x.compute, x.row(row), x.cols, buffer);
+  return buffer;
 }
 
 }  // namespace moesaic

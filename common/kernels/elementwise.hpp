@@ -34,6 +34,8 @@ void add_to(const Bf16* x, std::size_t n, Bf16* y);
 void to_bf16(const float* x, std::size_t n, Bf16* y);
 /// n values of a form (kF32 or kBf16) as f32.
 void widen(Compute form, const void* x, std::size_t n, float* y);
+/// A row of x (kF32 or kBf16) as f32: itself, or widened into `buffer` [x.cols].
+const float* f32_row(const Operand& x, std::size_t row, float* buffer);
 
 /// The row kernels of one level; all levels give the same bits.
 struct Elementwise {

@@ -199,7 +199,7 @@ class WholeBlocks {
     }
     if (blocks < kBlocksPerWorker * pool_.size() || rows < kRowsPerTask * tasks_.size())
       return false;
-    stream_ = streams();
+    stream_ = past_caches();
     scratch_.plan.reserve(blocks * sizeof(RowBlock));
     auto* const first = reinterpret_cast<RowBlock*>(scratch_.plan.data());
     auto* end = first;
@@ -230,12 +230,12 @@ class WholeBlocks {
 
   /// All results are large f32 rows that begin on cache lines. (Leaves of the expert tree are half
   /// as large, lie scattered, and are read again at once: they are better off in a shared cache.)
-  bool streams() const {
+  bool past_caches() const {
     std::size_t bytes = 0;
     for (const auto& task : tasks_) {
       const std::size_t row_bytes = task.down->rows * sizeof(float);
       for (std::size_t i = 0; i < rows_of(task); ++i)
-        if (task.form != Compute::kF32 || !cpu::streams(task.out[i], row_bytes)) return false;
+        if (task.form != Compute::kF32 || !cpu::whole_lines(task.out[i], row_bytes)) return false;
       bytes += rows_of(task) * row_bytes;
     }
     return bytes > cpu::kStreamBytes;

@@ -24,8 +24,9 @@ constexpr std::size_t kChunkBytes = std::size_t{16} << 20;
 /// Below this many values the caller prepares all rows itself.
 constexpr std::size_t kPrepareAlone = 32768;
 
-bool streams(const void* y, std::size_t row_bytes, std::size_t rows) {
-  return rows * row_bytes > cpu::kStreamBytes && cpu::streams(y, row_bytes);
+/// True if so many results are best stored past the caches, and can be.
+bool past_caches(const void* y, std::size_t row_bytes, std::size_t rows) {
+  return rows * row_bytes > cpu::kStreamBytes && cpu::whole_lines(y, row_bytes);
 }
 
 /// y = sums (+ bias), to which `add` adds what y was.
@@ -40,7 +41,7 @@ class StoreSink final : public PanelSink {
         ldy_(ldy),
         bias_(bias),
         add_(add),
-        stream_(!add && streams(y, ldy * sizeof(float), rows)) {}
+        stream_(!add && past_caches(y, ldy * sizeof(float), rows)) {}
 
   cpu::Epilogue epilogue() const override {
     return {.kind = add_ ? cpu::Epilogue::Kind::kAdd : cpu::Epilogue::Kind::kStore,
@@ -78,11 +79,11 @@ class ActivateSink final : public PanelSink {
         activation_(activation),
         y_(y),
         base_row_(base_row),
-        stream_(streams(y.data, y.stride * operand_bytes(y.compute), y.rows)) {}
+        stream_(past_caches(y.data, y.stride * operand_bytes(y.compute), y.rows)) {}
 
   cpu::Epilogue epilogue() const override {
     if (activation_ != Activation::kQuickGelu || y_.compute != Compute::kBf16) return {};
-    return {.kind = cpu::Epilogue::Kind::kGelu,
+    return {.kind = cpu::Epilogue::Kind::kQuickGelu,
             .out_bf16 = y_.bf16(base_row_),
             .ld = y_.stride,
             .bias = bias_,

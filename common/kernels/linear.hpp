@@ -16,7 +16,7 @@ namespace moesaic {
 ///   odd-k fma chain from zero, their sum added), denormals are zero; at level kAvx512Bf16 the
 ///   order of vdpbf16ps.
 ///   w of an integer format: x kInt with w.a8_block(), or f32 or bf16 rows, which are quantised
-/// first (`quantize_row`). I_b = exact int32 sum over block b; acc = float(I_0) * s_0, then
+/// first (`quantize_block`). I_b = exact int32 sum over block b; acc = float(I_0) * s_0, then
 /// fma(float(I_b), s_b, acc), b ascending; y = acc * scale[n]. The same bits at every level.
 /// The bias is added last, one f32 addition. A row of y depends on that row of x and on w only: the
 /// kernel chosen for a number of rows (gemv, register tiles, ...) never changes bits. Work is split

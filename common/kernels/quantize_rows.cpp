@@ -1,7 +1,6 @@
 #include "common/kernels/quantize_rows.hpp"
 
 #include <algorithm>
-#include <vector>
 
 #include "common/kernels/cpu/linear_level.hpp"
 #include "common/kernels/elementwise.hpp"
@@ -16,6 +15,11 @@ float quantize_block(const float* x, std::size_t cols, std::size_t block, std::i
   return run(x, cols, block, q, stride);
 }
 
+namespace {
+
+/// A row, block by block.
+/// @param q      [padded]
+/// @param scales [padded / block]
 void quantize_row(const float* x, std::size_t cols, std::size_t padded, std::size_t block,
                   std::int8_t* q, float* scales) {
   for (std::size_t first = 0; first < padded; first += block) {
@@ -23,6 +27,8 @@ void quantize_row(const float* x, std::size_t cols, std::size_t padded, std::siz
     *scales++ = quantize_block(x + from, std::min(block, cols - from), block, q + first);
   }
 }
+
+}  // namespace
 
 Operand QuantizedRows::quantize(const Operand& x, std::size_t padded, std::size_t block,
                                 ThreadPool& pool) {
@@ -33,13 +39,11 @@ Operand QuantizedRows::quantize(const Operand& x, std::size_t padded, std::size_
   auto* const scales = scales_.as<float>().data();
   constexpr std::size_t kRows = 8;
   pool.parallel_for((x.rows + kRows - 1) / kRows, [&](std::size_t part) {
-    thread_local std::vector<float> widened;
+    thread_local AlignedVector<float> widened;
     widened.resize(x.cols);
-    for (std::size_t r = part * kRows; r < x.rows && r < (part + 1) * kRows; ++r) {
-      const float* row = x.compute == Compute::kF32 ? x.f32(r) : widened.data();
-      if (x.compute == Compute::kBf16) widen(x.compute, x.row(r), x.cols, widened.data());
-      quantize_row(row, x.cols, padded, block, values + r * padded, scales + r * blocks);
-    }
+    for (std::size_t r = part * kRows; r < x.rows && r < (part + 1) * kRows; ++r)
+      quantize_row(f32_row(x, r, widened.data()), x.cols, padded, block, values + r * padded,
+                   scales + r * blocks);
   });
   return {Compute::kInt, values, x.rows, x.cols, padded, scales, block};
 }

@@ -15,8 +15,8 @@ namespace moesaic {
 /// A block whose m is 0, or so small that 127 / m overflows, becomes zeros with scale 0. One with a
 /// value that is not finite becomes zeros with scale NaN: every sum it enters is NaN then, and of
 /// that row only.
-/// @param x      [cols] f32, cols <= block
-/// @param q      `block` values, the pieces of 64 of them `stride` apart
+/// @param x [cols] f32, cols <= block
+/// @param q `block` values, in pieces of 64 (the last may be shorter) `stride` bytes apart
 /// @return scale
 /// @source ops/decisions/0002-numerics.md; the same bits at every level
 float quantize_block(const float* x, std::size_t cols, std::size_t block, std::int8_t* q,
@@ -24,13 +24,6 @@ float quantize_block(const float* x, std::size_t cols, std::size_t block, std::i
 using QuantizeBlockFn = float (*)(const float*, std::size_t, std::size_t, std::int8_t*,
                                   std::size_t);
 QuantizeBlockFn quantize_block_for(Isa isa);
-
-/// A row, block by block.
-/// @param x      [cols] f32
-/// @param q      [padded]
-/// @param scales [padded / block]
-void quantize_row(const float* x, std::size_t cols, std::size_t padded, std::size_t block,
-                  std::int8_t* q, float* scales);
 
 /// Rows in the form that integer products read and that travels to expert shards.
 class QuantizedRows {

@@ -28,7 +28,7 @@ MOESAIC_AVX2 void exp_avx2(const float* x, std::size_t n, float* y) {
 }
 
 MOESAIC_AVX2 void quick_gelu_avx2(const float* x, std::size_t n, float* y_f32, Bf16* y_bf16) {
-  const __m256 one = _mm256_set1_ps(1.0F), factor = _mm256_set1_ps(-cpu::kQuickGelu);
+  const __m256 one = _mm256_set1_ps(1.0F), factor = _mm256_set1_ps(-cpu::kQuickGeluFactor);
   std::size_t i = 0;
   for (; i + 8 <= n; i += 8) {
     const __m256 v = _mm256_loadu_ps(x + i);

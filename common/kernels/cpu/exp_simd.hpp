@@ -31,7 +31,7 @@ inline float exp1(float x) {
   return p * std::bit_cast<float>((std::bit_cast<std::uint32_t>(shifted) << 23) + (127u << 23));
 }
 
-inline constexpr float kQuickGelu = 1.702F;
+inline constexpr float kQuickGeluFactor = 1.702F;
 
 /// g / (1 + exp(-g))
 inline float silu1(float g) { return g / (1.0f + exp1(-g)); }
@@ -124,7 +124,7 @@ template <std::size_t N>
 
 /// v / (1 + exp(-1.702 v))
 [[gnu::target("avx512f"), gnu::always_inline]] inline __m512 quick_gelu16(__m512 v) {
-  const __m512 e = exp16(_mm512_mul_ps(v, _mm512_set1_ps(-kQuickGelu)));
+  const __m512 e = exp16(_mm512_mul_ps(v, _mm512_set1_ps(-kQuickGeluFactor)));
   return _mm512_div_ps(v, _mm512_add_ps(_mm512_set1_ps(1.0F), e));
 }
 

@@ -26,6 +26,7 @@ struct FinishedPanel {
 
 /// A line of results; unless it is streamed, the line that the next panel goes to is fetched: a
 /// store that misses L2 holds up all behind it.
+/// @param next bytes from y to that line
 MOESAIC_AVX512_INLINE void store_line(bool stream, void* y, std::size_t next, __m512i v) {
   if (stream) return _mm512_stream_si512(static_cast<__m512i*>(y), v);
   _mm_prefetch(static_cast<const std::byte*>(y) + next, _MM_HINT_T1);
@@ -54,8 +55,8 @@ MOESAIC_AVX512_INLINE void finish_row(const Epilogue& e, std::size_t panel, std:
     v0 = _mm512_mul_ps(v0, w);
     v1 = _mm512_mul_ps(v1, w);
   }
-  if (e.kind == kLeaves || e.kind == kGelu) {
-    if (e.kind == kGelu) {
+  if (e.kind == kLeaves || e.kind == kQuickGelu) {
+    if (e.kind == kQuickGelu) {
       v0 = quick_gelu16(v0);
       v1 = quick_gelu16(v1);
     }

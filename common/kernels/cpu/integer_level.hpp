@@ -34,7 +34,7 @@ inline constexpr std::size_t kRegisterRows = 12;
 ///   I_b = sum over the block of w[n][k] * q[k], exact
 ///   acc = float(I_0) * s_0; acc = fma(float(I_b), s_b, acc), b ascending; y = acc * scale[n]
 struct IntegerLevel {
-  /// `quantize_block`.
+  /// As `quantize_block`.
   float (*quantize)(const float* x, std::size_t cols, std::size_t block, std::int8_t* q,
                     std::size_t stride);
   void (*run)(const IntegerJob& job);

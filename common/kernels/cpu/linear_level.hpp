@@ -94,13 +94,13 @@ Sum sum_of(const PackedMatrix& w, Compute compute);
 /// are those of the layout.
 struct Epilogue {
   enum class Kind : std::uint8_t {
-    kTake,     ///< anything else: PanelSink::take
-    kStore,    ///< out[row * ld + n] = sum + bias[n]
-    kAdd,      ///< out[row * ld + n] += sum + bias[n]
-    kGelu,     ///< out_bf16[row * ld + n] = quick_gelu(sum + bias[n]), rounded
-    kSiluMul,  ///< out[row * ld + i] = silu(gate) * up, of interleaved panels
-    kRows,     ///< rows[row][n] = sum * weights[row], f32
-    kLeaves,   ///< the same as Bf16, rounded
+    kTake,       ///< anything else: PanelSink::take
+    kStore,      ///< out[row * ld + n] = sum + bias[n]
+    kAdd,        ///< out[row * ld + n] += sum + bias[n]
+    kQuickGelu,  ///< out_bf16[row * ld + n] = quick_gelu(sum + bias[n]), rounded
+    kSiluMul,    ///< out[row * ld + i] = silu(gate) * up, of interleaved panels
+    kRows,       ///< rows[row][n] = sum * weights[row], f32
+    kLeaves,     ///< the same as Bf16, rounded
   };
   Kind kind = Kind::kTake;
   float* out = nullptr;
@@ -109,14 +109,14 @@ struct Epilogue {
   const float* bias = nullptr;  ///< null: none
   void* const* rows = nullptr;
   const float* weights = nullptr;  ///< null: ones
-  bool stream = false;  ///< stores pass the caches by (kAdd's do not); `streams` holds for all rows
+  bool stream = false;  ///< stores pass the caches by; rows are `whole_lines`; never kAdd
 };
 
-/// Results of so many bytes are best stored past the caches: they leave them before they are read,
-/// and would drive out what a product reads.
+/// Results of more bytes are best stored past the caches: they leave them before they are read, and
+/// would drive out what a product reads.
 inline constexpr std::size_t kStreamBytes = std::size_t{8} << 20;
-/// True if rows from `out` on, `row_bytes` apart, can be stored so: in whole cache lines.
-inline bool streams(const void* out, std::size_t row_bytes) {
+/// True if rows from `out` on, `row_bytes` apart, are whole cache lines, as such stores want them.
+inline bool whole_lines(const void* out, std::size_t row_bytes) {
   return (reinterpret_cast<std::uintptr_t>(out) | row_bytes) % 64 == 0;
 }
 

@@ -123,13 +123,6 @@ void prepare_tiles(const RowLayout& layout, const Operand& x, const std::uint32_
   }
 }
 
-/// A row as f32: itself, or widened into `buffer`.
-const float* f32_row(const Operand& x, std::size_t row, float* buffer) {
-  if (x.compute == Compute::kF32) return x.f32(row);
-  widen(x.compute, x.row(row), x.cols, buffer);
-  return buffer;
-}
-
 /// Sums of 16 values each, in the low halves of both lanes.
 __m128i sums16(const std::int8_t* q) {
   const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(q));
