@@ -18,10 +18,10 @@ Result<void> LocalExperts::gather(const TakeSum& take, std::size_t) {
     if (choice.rows.empty()) continue;
     const ExpertCall call{step_.layer, static_cast<Modality>(m), choice.x,     choice.rows,
                           choice.ids,  choice.weights,           choice.chosen};
-    MOESAIC_TRY(const auto nodes, table_->run(call, scratch_, pool_));
-    for_rows(pool_, nodes.size(), [&](std::size_t i) {
-      take(choice.rows[nodes[i].row], table_->node_form(), nodes[i].value);
-    });
+    MOESAIC_CHECK(
+        table_->run(call, scratch_, pool_, [&](std::size_t row, std::uint32_t, const void* sum) {
+          take(choice.rows[row], table_->node_form(), sum);
+        }));
   }
   return {};
 }

@@ -21,7 +21,7 @@ struct RouterGate {
 };
 
 /// Rows that `router_logits` takes at a time.
-inline constexpr std::size_t kRouterRows = 3;
+inline constexpr std::size_t kRouterRows = 6;
 
 /// Logits of experts [first, last) of some rows, stripe-64 dot products: the first half of a
 /// choice, which threads can share. Rows share the weights that are read, kRouterRows at a time; a

@@ -32,10 +32,9 @@ std::uint64_t ExpertTable::bytes() const {
   return sum;
 }
 
-Result<std::span<const ExpertNode>> ExpertTable::run(const ExpertCall& call, ExpertScratch& s,
-                                                     ThreadPool& pool) const {
+Result<void> ExpertTable::compute(const ExpertCall& call, ExpertScratch& s,
+                                  ThreadPool& pool) const {
   const std::size_t rows = call.rows.size();
-  if (rows == 0) return std::span<const ExpertNode>{};
   const std::size_t top_k = call.ids.size() / rows;
   const bool form_fits = call.x.compute == normed_form(compute_) ||
                          (compute_ == Compute::kInt && call.x.compute == Compute::kInt);
@@ -102,14 +101,36 @@ Result<std::span<const ExpertNode>> ExpertTable::run(const ExpertCall& call, Exp
     first = last;
   }
   ffn(s.tasks, call.x, s.ffn, pool);
+  return {};
+}
 
-  // Merge each row's leaves; `count` is free again and takes how many nodes each row ends with.
+std::span<const TreeNode> ExpertTable::merge(const ExpertCall& call, ExpertScratch& s,
+                                             std::size_t r) const {
+  const auto nodes =
+      std::span(s.nodes).subspan(s.entry_row[r], s.entry_row[r + 1] - s.entry_row[r]);
+  const std::size_t leaves = expert_tree_leaves(experts_[static_cast<std::size_t>(call.modality)]);
+  return nodes.first(merge_tree(nodes, call.chosen[r], leaves, hidden_, node_form()));
+}
+
+Result<void> ExpertTable::run(const ExpertCall& call, ExpertScratch& s, ThreadPool& pool,
+                              const TakeNode& take) const {
+  if (call.rows.empty()) return {};
+  MOESAIC_CHECK(compute(call, s, pool));
+  for_rows(pool, call.rows.size(), [&](std::size_t r) {
+    for (const auto& node : merge(call, s, r)) take(r, node.node, node.value);
+  });
+  return {};
+}
+
+Result<std::span<const ExpertNode>> ExpertTable::run(const ExpertCall& call, ExpertScratch& s,
+                                                     ThreadPool& pool) const {
+  const std::size_t rows = call.rows.size();
+  if (rows == 0) return std::span<const ExpertNode>{};
+  MOESAIC_CHECK(compute(call, s, pool));
+  // `count` is free again and takes how many nodes each row ends with.
   s.count.assign(rows, 0);
   for_rows(pool, rows, [&](std::size_t r) {
-    const auto nodes =
-        std::span(s.nodes).subspan(s.entry_row[r], s.entry_row[r + 1] - s.entry_row[r]);
-    s.count[r] =
-        static_cast<std::uint32_t>(merge_tree(nodes, call.chosen[r], leaves, hidden_, node_form()));
+    s.count[r] = static_cast<std::uint32_t>(merge(call, s, r).size());
   });
   s.result.clear();
   for (std::size_t r = 0; r < rows; ++r)

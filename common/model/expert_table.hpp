@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -37,6 +38,9 @@ struct ExpertNode {
   const void* value = nullptr;  ///< [hidden] in node_form(); valid until the scratch's next run
 };
 
+/// Takes a node of a row (its position in `ExpertCall::rows`); the value is there during the call.
+using TakeNode = std::function<void(std::size_t row, std::uint32_t node, const void* value)>;
+
 /// Memory of one caller of `ExpertTable::run`, reused from call to call.
 struct ExpertScratch {
   FfnScratch ffn;
@@ -71,8 +75,17 @@ class ExpertTable {
   [[nodiscard]] Result<std::span<const ExpertNode>> run(const ExpertCall& call,
                                                         ExpertScratch& scratch,
                                                         ThreadPool& pool) const;
+  /// The same nodes one by one, each as soon as it is there, on any thread of the pool.
+  [[nodiscard]] Result<void> run(const ExpertCall& call, ExpertScratch& scratch, ThreadPool& pool,
+                                 const TakeNode& take) const;
 
  private:
+  /// Leaves of all rows, as nodes of the scratch.
+  Result<void> compute(const ExpertCall& call, ExpertScratch& scratch, ThreadPool& pool) const;
+  /// Merges the leaves of row r. @return its nodes
+  std::span<const TreeNode> merge(const ExpertCall& call, ExpertScratch& scratch,
+                                  std::size_t r) const;
+
   std::uint32_t hidden_;
   std::array<std::uint32_t, kModalities> experts_;
   ExpertWeights weights_;

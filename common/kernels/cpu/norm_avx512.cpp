@@ -1,5 +1,8 @@
 #include <immintrin.h>
 
+#include <algorithm>
+
+#include "common/base/aligned_buffer.hpp"
 #include "common/kernels/cpu/norm_impl.hpp"
 #include "common/kernels/cpu/rounding_simd.hpp"
 
@@ -80,10 +83,74 @@ MOESAIC_AVX512 void dots_of(const float* const* a, const float* b, std::size_t c
     for (std::size_t r = 0; r < kRows; ++r) y[r][i] = dot(a[r], b + i * n, n);
 }
 
+/// Vector v of the stripes of dots of kDotRows rows and kColumns columns: acc[r][i].
+/// @param a [n / 64, up][kDotRows][16], what the vector takes of the rows
+template <std::size_t kColumns>
+MOESAIC_AVX512 inline void stripe_block(const float* a, const float* b, std::size_t n,
+                                        std::size_t v, __m512 (&acc)[kDotRows][kColumns]) {
+#pragma GCC unroll 6
+  for (auto& row : acc)
+#pragma GCC unroll 4
+    for (auto& sum : row) sum = _mm512_setzero_ps();
+  std::size_t k = 16 * v;
+  for (; k + 16 <= n; k += kStripes, a += kDotRows * 16) {
+    __m512 x[kColumns];
+#pragma GCC unroll 4
+    for (std::size_t i = 0; i < kColumns; ++i) x[i] = _mm512_loadu_ps(b + i * n + k);
+#pragma GCC unroll 6
+    for (std::size_t r = 0; r < kDotRows; ++r) {
+      const __m512 u = _mm512_load_ps(a + r * 16);
+#pragma GCC unroll 4
+      for (std::size_t i = 0; i < kColumns; ++i) acc[r][i] = _mm512_fmadd_ps(u, x[i], acc[r][i]);
+    }
+  }
+  const __mmask16 m = lanes16(k, n);
+  if (m == 0) return;
+#pragma GCC unroll 6
+  for (std::size_t r = 0; r < kDotRows; ++r)
+#pragma GCC unroll 4
+    for (std::size_t i = 0; i < kColumns; ++i)
+      acc[r][i] = _mm512_mask3_fmadd_ps(_mm512_load_ps(a + r * 16),
+                                        _mm512_maskz_loadu_ps(m, b + i * n + k), acc[r][i], m);
+}
+
+constexpr std::size_t kManyColumns = 64;
+
+/// `dots` of kDotRows rows and at most kManyColumns columns, one vector of the stripes after the
+/// other: what of the rows it takes, copied together, stays in L1 while the columns pass by.
+MOESAIC_AVX512 void dots_of_many(const float* const* a, const float* b, std::size_t count,
+                                 std::size_t n, float* const* y) {
+  constexpr std::size_t kColumns = 4;
+  const std::size_t lines = (n + kStripes - 1) / kStripes;
+  thread_local AlignedVector<float> memory;
+  memory.resize(std::max(memory.size(), lines * kDotRows * 16));
+  float* const rows = memory.data();
+  __m512 sums[kManyColumns][kDotRows][kVectors];
+  const auto columns = [&]<std::size_t kCount>(std::size_t i, std::size_t v) MOESAIC_AVX512_LAMBDA {
+    __m512 acc[kDotRows][kCount];
+    stripe_block(rows, b + i * n, n, v, acc);
+    for (std::size_t c = 0; c < kCount; ++c)
+      for (std::size_t r = 0; r < kDotRows; ++r) sums[i + c][r][v] = acc[r][c];
+  };
+  for (std::size_t v = 0; v < kVectors; ++v) {
+    for (std::size_t line = 0; line < lines; ++line)
+      for (std::size_t r = 0; r < kDotRows; ++r) {
+        const std::size_t k = line * kStripes + 16 * v;
+        _mm512_store_ps(rows + (line * kDotRows + r) * 16,
+                        _mm512_maskz_loadu_ps(lanes16(k, n), a[r] + k));
+      }
+    std::size_t i = 0;
+    for (; i + kColumns <= count; i += kColumns) columns.template operator()<kColumns>(i, v);
+    for (; i < count; ++i) columns.template operator()<1>(i, v);
+  }
+  for (std::size_t i = 0; i < count; ++i)
+    for (std::size_t r = 0; r < kDotRows; ++r) y[r][i] = fold16(sums[i][r]);
+}
+
 MOESAIC_AVX512 void dots(const float* const* a, std::size_t rows, const float* b, std::size_t count,
                          std::size_t n, float* const* y) {
-  static_assert(kDotRows == 3);
-  if (rows == 3) return dots_of<3>(a, b, count, n, y);
+  if (rows == kDotRows && count <= kManyColumns) return dots_of_many(a, b, count, n, y);
+  for (; rows >= 3; rows -= 3, a += 3, y += 3) dots_of<3>(a, b, count, n, y);
   if (rows == 2) return dots_of<2>(a, b, count, n, y);
   if (rows == 1) dots_of<1>(a, b, count, n, y);
 }

@@ -20,7 +20,7 @@ inline float fold(Stripes& p) {
 }
 
 /// Most rows of `Level::dots`.
-inline constexpr std::size_t kDotRows = 3;
+inline constexpr std::size_t kDotRows = 6;
 
 /// The row operations of one level.
 struct Level {
