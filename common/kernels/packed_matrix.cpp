@@ -208,8 +208,8 @@ void pack_half_f32(const HalfSource& s, float* half) {
 
 PackedMatrix pack(const MatrixView& w, const MatrixView* up, Compute compute) {
   PackedMatrix packed;
-  packed.format =
-      holds_bf16(w.dtype) || compute != Compute::kF32 ? WeightFormat::kBf16 : WeightFormat::kF32;
+  const bool bf16 = holds_bf16(w.dtype) && (up == nullptr || holds_bf16(up->dtype));
+  packed.format = bf16 || compute != Compute::kF32 ? WeightFormat::kBf16 : WeightFormat::kF32;
   packed.rows = w.rows;
   packed.cols = w.cols;
   packed.gate_up = up != nullptr;
@@ -236,7 +236,7 @@ PackedMatrix pack(const MatrixView& w, const MatrixView* up, Compute compute) {
 PackedMatrix pack_matrix(const MatrixView& w, Compute compute) { return pack(w, nullptr, compute); }
 
 PackedMatrix pack_gate_up(const MatrixView& gate, const MatrixView& up, Compute compute) {
-  assert(gate.rows == up.rows && gate.cols == up.cols && gate.dtype == up.dtype);
+  assert(gate.rows == up.rows && gate.cols == up.cols);
   return pack(gate, &up, compute);
 }
 

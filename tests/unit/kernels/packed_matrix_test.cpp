@@ -111,6 +111,32 @@ INSTANTIATE_TEST_SUITE_P(Shapes, PackedMatrixTest,
                                           testing::Values(1, 31, 32, 64, 75, 192),
                                           testing::Bool()));
 
+TEST(PackedMatrixLayoutTest, GateAndUpOfTwoTypesKeepWhatTheWiderOneHolds) {
+  constexpr std::size_t kRows = 17, kCols = 40;
+  const Stored half({kRows, kCols}, false);
+  std::vector<float> values(kRows * kCols);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = 0.1F + static_cast<float>(i);
+  const MatrixView f32{
+      reinterpret_cast<const std::byte*>(values.data()), DType::kF32, kRows, kCols, kCols, 1};
+  for (const bool gate_is_f32 : {true, false}) {
+    const auto& gate = gate_is_f32 ? f32 : half.view;
+    const auto& up = gate_is_f32 ? half.view : f32;
+    const auto exact = pack_gate_up(gate, up, Compute::kF32);
+    ASSERT_EQ(exact.format, WeightFormat::kF32);
+    const auto rounded = pack_gate_up(gate, up, Compute::kBf16);
+    ASSERT_EQ(rounded.format, WeightFormat::kBf16);
+    for (std::size_t r = 0; r < kRows; ++r)
+      for (std::size_t k = 0; k < kCols; ++k)
+        for (std::size_t h = 0; h < 2; ++h) {
+          const float want = element_f32(h == 0 ? gate : up, r, k);
+          const std::size_t place = r / 16 * 32 + h * 16 + r % 16;
+          EXPECT_EQ(f32_at(exact, place / 32 * exact.panel_bytes() + (k * 32 + place % 32) * 4),
+                    want);
+          EXPECT_EQ(bf16_at(rounded, bf16_byte(rounded, place, k)), f32_to_bf16(want));
+        }
+  }
+}
+
 TEST(PackedMatrixLayoutTest, F32PanelsAreKByThirtyTwoRows) {
   const std::size_t rows = 35, cols = 5;
   std::vector<float> values(rows * cols);
