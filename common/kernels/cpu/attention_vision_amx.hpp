@@ -4,10 +4,9 @@
 
 #include "common/base/thread_pool.hpp"
 #include "common/kernels/attention.hpp"
+#include "common/kernels/cpu/attention_vision_tiles.hpp"
 
 namespace moesaic::attention_detail {
-
-inline constexpr std::size_t kMostTileDim = 256;
 
 /// `attention_vision` of a bf16 result on tiles, the bits of the other portable levels.
 /// @param qkv [patches][3][heads][head_dim] f32
