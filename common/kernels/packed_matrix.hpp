@@ -39,7 +39,8 @@ constexpr Compute operand_form(WeightFormat w, Compute mode) {
 /// Compute::kBf16. Any strides (so also transposed sources).
 PackedMatrix pack_matrix(const MatrixView& w, Compute compute);
 
-/// Packs gate and up (equal shapes) interleaved. bf16 beside another type is of that type, too.
+/// Packs gate and up (equal shapes) interleaved, as `pack_matrix`; one format for both, so a bf16
+/// matrix beside one of another type becomes f32 with it for Compute::kF32.
 PackedMatrix pack_gate_up(const MatrixView& gate, const MatrixView& up, Compute compute);
 
 /// One element of a view as f32 (exact for f32, bf16, f16; kU16 means bf16 bits).

@@ -124,8 +124,8 @@ Result<void> ExpertTable::run(const ExpertCall& call, ExpertScratch& s, ThreadPo
 
 Result<std::span<const ExpertNode>> ExpertTable::run(const ExpertCall& call, ExpertScratch& s,
                                                      ThreadPool& pool) const {
+  if (call.rows.empty()) return std::span<const ExpertNode>{};
   const std::size_t rows = call.rows.size();
-  if (rows == 0) return std::span<const ExpertNode>{};
   MOESAIC_CHECK(compute(call, s, pool));
   // `count` is free again and takes how many nodes each row ends with.
   s.count.assign(rows, 0);

@@ -38,7 +38,8 @@ struct ExpertNode {
   const void* value = nullptr;  ///< [hidden] in node_form(); valid until the scratch's next run
 };
 
-/// Takes a node of a row (its position in `ExpertCall::rows`); the value is there during the call.
+/// Takes a node of a row (its position in `ExpertCall::rows`), as `ExpertNode`; the value is valid
+/// during the call. Called by threads of the pool, for different rows at once.
 using TakeNode = std::function<void(std::size_t row, std::uint32_t node, const void* value)>;
 
 /// Memory of one caller of `ExpertTable::run`, reused from call to call.
@@ -75,12 +76,13 @@ class ExpertTable {
   [[nodiscard]] Result<std::span<const ExpertNode>> run(const ExpertCall& call,
                                                         ExpertScratch& scratch,
                                                         ThreadPool& pool) const;
-  /// The same nodes one by one, each as soon as it is there, on any thread of the pool.
+  /// The same nodes one by one, each while it is in the nearest cache; no order of rows, those of a
+  /// row ascending. None is given if it fails.
   [[nodiscard]] Result<void> run(const ExpertCall& call, ExpertScratch& scratch, ThreadPool& pool,
                                  const TakeNode& take) const;
 
  private:
-  /// Leaves of all rows, as nodes of the scratch.
+  /// Checks the call and computes the leaves of all rows, as nodes of the scratch. @pre has rows
   Result<void> compute(const ExpertCall& call, ExpertScratch& scratch, ThreadPool& pool) const;
   /// Merges the leaves of row r. @return its nodes
   std::span<const TreeNode> merge(const ExpertCall& call, ExpertScratch& scratch,

@@ -32,14 +32,15 @@ struct Workspace {
   std::byte* o = nullptr;     ///< [kUnits][2][value_tiles] tiles [16 queries][16 d] f32
   std::byte* scores[2] = {};  ///< [2][16] tiles [16 queries][16 keys] f32; weights replace them
 
-  static std::size_t bytes(const HeadLayout& layout) {
-    return kUnits * (kUnit * 17 * sizeof(float) + 2 * layout.value_tiles * kTile) + 2 * kScoreBytes;
+  static std::size_t bytes(const VisionHeadLayout& layout) {
+    return kUnits * (kUnit * 17 * sizeof(float) + 2 * layout.value_tiles * kTileBytes) +
+           2 * kScoreBytes;
   }
-  Workspace(const HeadLayout& layout, std::byte* memory) {
+  Workspace(const VisionHeadLayout& layout, std::byte* memory) {
     scores[0] = memory;
     scores[1] = memory + kScoreBytes;
     o = memory + 2 * kScoreBytes;
-    l = reinterpret_cast<float*>(o + kUnits * 2 * layout.value_tiles * kTile);
+    l = reinterpret_cast<float*>(o + kUnits * 2 * layout.value_tiles * kTileBytes);
     m = l + kUnits * kUnit * 16;
   }
 };
@@ -77,12 +78,12 @@ enum class Products { kNone, kTwo, kFour };
 /// scores of `next`.
 class TileWork {
  public:
-  TileWork(const HeadLayout& layout, const std::byte* q, const std::byte* keys,
+  TileWork(const VisionHeadLayout& layout, const std::byte* q, const std::byte* keys,
            const std::byte* values, std::byte* o, const Item& last, const Item& next)
       : layout_(layout),
         weights_(last.scores),
         values_(values + last.block * (kKeyBlock / 32) * layout.value_bytes()),
-        o_(o + last.unit * 2 * layout.value_tiles * kTile),
+        o_(o + last.unit * 2 * layout.value_tiles * kTileBytes),
         value_groups_(last.groups()),
         value_steps_(value_groups_ * ((layout.value_tiles + 1) / 2)),
         q_(q + next.unit * layout.pair_bytes()),
@@ -98,12 +99,12 @@ class TileWork {
  private:
   /// 32 queries x 32 d (the last 16 where value_tiles is odd), 32 keys.
   Products value(Step& step) {
-    step.c1 = o_ + d_ * kTile;
-    step.c2 = step.c1 + layout_.value_tiles * kTile;
-    step.b1 = values_ + (j_ * layout_.value_tiles + d_) * kTile;
-    step.b2 = step.b1 + kTile;
-    step.a1 = weights_ + 2 * j_ * kTile;
-    step.a2 = step.a1 + 16 * kTile;
+    step.c1 = o_ + d_ * kTileBytes;
+    step.c2 = step.c1 + layout_.value_tiles * kTileBytes;
+    step.b1 = values_ + (j_ * layout_.value_tiles + d_) * kTileBytes;
+    step.b2 = step.b1 + kTileBytes;
+    step.a1 = weights_ + 2 * j_ * kTileBytes;
+    step.a2 = step.a1 + 16 * kTileBytes;
     step.begin = j_ == 0 ? Step::Begin::kLoad : Step::Begin::kGoOn;
     step.end = ++j_ == value_groups_;
     const bool two = d_ + 1 < layout_.value_tiles;
@@ -117,22 +118,22 @@ class TileWork {
   /// 32 queries x 32 keys, 32 d.
   Products score(Step& step) {
     step.c1 = scores_;
-    step.c2 = scores_ + 16 * kTile;
-    step.a1 = q_ + k_ * kTile;
-    step.a2 = step.a1 + layout_.score_steps * kTile;
+    step.c2 = scores_ + 16 * kTileBytes;
+    step.a1 = q_ + k_ * kTileBytes;
+    step.a2 = step.a1 + layout_.score_steps * kTileBytes;
     step.b1 = keys_;
-    step.b2 = keys_ + kTile;
+    step.b2 = keys_ + kTileBytes;
     step.begin = k_ == 0 ? Step::Begin::kZero : Step::Begin::kGoOn;
     step.end = ++k_ == layout_.score_steps;
-    keys_ += 2 * kTile;
+    keys_ += 2 * kTileBytes;
     if (step.end) {
       k_ = 0;
-      scores_ += 2 * kTile;
+      scores_ += 2 * kTileBytes;
     }
     return Products::kFour;
   }
 
-  const HeadLayout& layout_;
+  const VisionHeadLayout& layout_;
   const std::byte* weights_;
   const std::byte* values_;
   std::byte* o_;
@@ -156,8 +157,8 @@ MOESAIC_AMX_INLINE void begin_step(const Step& x) {
     MOESAIC_TILE_LOAD(0, x.c1, 64);
     MOESAIC_TILE_LOAD(2, x.c2, 64);
     if constexpr (kFour) {
-      MOESAIC_TILE_LOAD(1, x.c1 + kTile, 64);
-      MOESAIC_TILE_LOAD(3, x.c2 + kTile, 64);
+      MOESAIC_TILE_LOAD(1, x.c1 + kTileBytes, 64);
+      MOESAIC_TILE_LOAD(3, x.c2 + kTileBytes, 64);
     }
   }
 }
@@ -192,8 +193,8 @@ MOESAIC_AMX_INLINE void end_step(const Step& x) {
   MOESAIC_TILE_STORE(0, x.c1, 64);
   MOESAIC_TILE_STORE(2, x.c2, 64);
   if constexpr (kProducts == Products::kFour) {
-    MOESAIC_TILE_STORE(1, x.c1 + kTile, 64);
-    MOESAIC_TILE_STORE(3, x.c2 + kTile, 64);
+    MOESAIC_TILE_STORE(1, x.c1 + kTileBytes, 64);
+    MOESAIC_TILE_STORE(3, x.c2 + kTileBytes, 64);
   }
 }
 
@@ -216,7 +217,7 @@ struct Row {
   float* partial;  ///< [16] sums of weights
 
   MOESAIC_AMX_INLINE __m512 score(std::size_t t) const {
-    return _mm512_load_ps(s + t / 16 * kTile);
+    return _mm512_load_ps(s + t / 16 * kTileBytes);
   }
 };
 
@@ -309,7 +310,7 @@ MOESAIC_AMX_INLINE __m512 soften(const Row& x, std::size_t t, __m512 m, __m512 l
   }
 #pragma GCC unroll 2
   for (std::size_t i = 0; i < kWide; i += 2)
-    _mm512_store_si512(x.s + (t / 16 + i) * kTile,
+    _mm512_store_si512(x.s + (t / 16 + i) * kTileBytes,
                        reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(p[i + 1], p[i])));
   return l;
 }
@@ -355,12 +356,13 @@ MOESAIC_AMX_INLINE void soften_part(const Row& x) {
 }
 
 /// o of the queries of `item` whose maximum moved.
-MOESAIC_AMX_INLINE void rescale(const HeadLayout& layout, Item& item, std::byte* o) {
+MOESAIC_AMX_INLINE void rescale(const VisionHeadLayout& layout, Item& item, std::byte* o) {
   for (; item.moved != 0; item.moved &= item.moved - 1) {
     const auto row = static_cast<std::size_t>(__builtin_ctz(item.moved));
     const __m512 r = _mm512_set1_ps(item.factor[row]);
-    std::byte* at = o + (item.unit * 2 + row / 16) * layout.value_tiles * kTile + row % 16 * 64;
-    for (std::size_t d = 0; d < layout.value_tiles; ++d, at += kTile)
+    std::byte* at =
+        o + (item.unit * 2 + row / 16) * layout.value_tiles * kTileBytes + row % 16 * 64;
+    for (std::size_t d = 0; d < layout.value_tiles; ++d, at += kTileBytes)
       _mm512_store_ps(at, _mm512_mul_ps(_mm512_load_ps(at), r));
   }
 }
@@ -393,7 +395,7 @@ MOESAIC_AMX void run_stage(TileWork& tiles, Item& item, const Workspace& work,
   std::size_t done = 0;
   for (std::size_t row = 0; row < kUnit; ++row) {
     float& m = work.m[item.unit * kUnit + row];
-    Row x{item.scores + row / 16 * 16 * kTile + row % 16 * 64, item.keys, m,
+    Row x{item.scores + row / 16 * 16 * kTileBytes + row % 16 * 64, item.keys, m,
           work.l + (item.unit * kUnit + row) * 16};
     fetch(ahead[0], row, kUnit);
     fetch(ahead[1], row, kUnit);
@@ -425,7 +427,7 @@ MOESAIC_AMX void run_stage(TileWork& tiles, Item& item, const Workspace& work,
 
 /// Queries first .. of one head against all keys.
 struct HeadTask {
-  const HeadLayout* layout = nullptr;
+  const VisionHeadLayout* layout = nullptr;
   const std::byte* tiles = nullptr;
   std::size_t patches = 0;
   std::size_t first_unit = 0, units = 0;  ///< of 32 queries
@@ -444,10 +446,10 @@ class FlushDenormals {
 };
 
 MOESAIC_AMX void attend(const HeadTask& task, const Workspace& work) {
-  const HeadLayout& layout = *task.layout;
+  const VisionHeadLayout& layout = *task.layout;
   std::fill_n(work.m, kUnits * kUnit, kMasked);
   std::fill_n(work.l, kUnits * kUnit * 16, 0.0F);
-  std::fill_n(work.o, kUnits * 2 * layout.value_tiles * kTile, std::byte{0});
+  std::fill_n(work.o, kUnits * 2 * layout.value_tiles * kTileBytes, std::byte{0});
   const FlushDenormals flush;
   const cpu::WholeTiles config;
   const std::byte* q = task.tiles + task.first_unit * layout.pair_bytes();
@@ -493,7 +495,7 @@ MOESAIC_AMX void attend(const HeadTask& task, const Workspace& work) {
 /// out = o / (l folded by halves 8, 4, 2, 1), rounded; as `finish_unit`.
 MOESAIC_AMX void finish(const HeadTask& task, const Workspace& work, std::size_t head,
                         std::size_t head_dim, const OperandOut& out) {
-  const HeadLayout& layout = *task.layout;
+  const VisionHeadLayout& layout = *task.layout;
   for (std::size_t u = 0; u < task.units; ++u)
     for (std::size_t row = 0; row < kUnit; ++row) {
       const std::size_t patch = (task.first_unit + u) * kUnit + row;
@@ -503,11 +505,12 @@ MOESAIC_AMX void finish(const HeadTask& task, const Workspace& work, std::size_t
       const __m128 l4 = _mm_add_ps(_mm256_castps256_ps128(l8), _mm256_extractf128_ps(l8, 1));
       const __m128 l2 = _mm_add_ps(l4, _mm_movehl_ps(l4, l4));
       const __m512 sum = _mm512_broadcastss_ps(_mm_add_ss(l2, _mm_movehdup_ps(l2)));
-      const std::byte* o = work.o + (u * 2 + row / 16) * layout.value_tiles * kTile + row % 16 * 64;
+      const std::byte* o =
+          work.o + (u * 2 + row / 16) * layout.value_tiles * kTileBytes + row % 16 * 64;
       Bf16* y = out.bf16(patch) + head * head_dim;
       for (std::size_t d = 0; d < layout.value_tiles; ++d) {
         // + 0 makes -0 into +0.
-        const __m512 v = _mm512_add_ps(_mm512_load_ps(o + d * kTile), _mm512_setzero_ps());
+        const __m512 v = _mm512_add_ps(_mm512_load_ps(o + d * kTileBytes), _mm512_setzero_ps());
         _mm256_mask_storeu_epi16(y + d * 16, lanes16(d * 16, head_dim),
                                  to_bf16x16(_mm512_div_ps(v, sum)));
       }
@@ -519,7 +522,7 @@ MOESAIC_AMX void finish(const HeadTask& task, const Workspace& work, std::size_t
 void attention_vision_amx(const float* qkv, const VisionAngles& angles, std::size_t patches,
                           std::size_t heads, std::size_t head_dim, const OperandOut& out,
                           ThreadPool& pool) {
-  const HeadLayout layout(head_dim, patches);
+  const VisionHeadLayout layout(head_dim, patches);
   const VisionRows in{qkv, angles.cos, angles.sin, patches, heads, head_dim};
   thread_local AlignedBuffer packed;
   packed.reserve(heads * layout.bytes());

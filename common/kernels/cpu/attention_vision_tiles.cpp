@@ -73,7 +73,7 @@ MOESAIC_AMX void transpose16(const std::byte* from, std::size_t stride, std::byt
 
 }  // namespace
 
-MOESAIC_AMX void pack_vision_block(const HeadLayout& layout, const VisionRows& in,
+MOESAIC_AMX void pack_vision_block(const VisionHeadLayout& layout, const VisionRows& in,
                                    std::size_t block, std::byte* memory, std::byte* rows) {
   const std::size_t steps = layout.score_steps, row_bytes = steps * 64;
   const __m512 scale = _mm512_set1_ps(1.0F / std::sqrt(static_cast<float>(in.head_dim)));
@@ -86,18 +86,18 @@ MOESAIC_AMX void pack_vision_block(const HeadLayout& layout, const VisionRows& i
       for (std::size_t i = 0; i < 2; ++i) {
         const std::size_t row = t + i;
         std::byte* q =
-            tiles + block * layout.pair_bytes() + row / 16 * steps * kTile + row % 16 * 64;
+            tiles + block * layout.pair_bytes() + row / 16 * steps * kTileBytes + row % 16 * 64;
         std::byte* k = rows + (head * 32 + row) * row_bytes;
         if (i >= there) {
           for (std::size_t s = 0; s < steps; ++s) {
-            _mm512_store_si512(q + s * kTile, _mm512_setzero_si512());
+            _mm512_store_si512(q + s * kTileBytes, _mm512_setzero_si512());
             _mm512_store_si512(k + s * 64, _mm512_setzero_si512());
           }
           continue;
         }
         const float* x = rotated(in, patch + i, in.at(patch + i, 0, head), turned);
         for (std::size_t s = 0; s < steps; ++s)
-          _mm512_store_si512(q + s * kTile, bf16_line(x, s * 32, in.head_dim, scale, true));
+          _mm512_store_si512(q + s * kTileBytes, bf16_line(x, s * 32, in.head_dim, scale, true));
         x = rotated(in, patch + i, in.at(patch + i, 1, head), turned);
         for (std::size_t s = 0; s < steps; ++s)
           _mm512_store_si512(k + s * 64, bf16_line(x, s * 32, in.head_dim, scale, false));
@@ -112,7 +112,7 @@ MOESAIC_AMX void pack_vision_block(const HeadLayout& layout, const VisionRows& i
               pair,
               _mm512_slli_epi32(
                   bf16_bits16(_mm512_maskz_loadu_ps(m, in.at(patch + 1, 2, head) + d * 16)), 16));
-        _mm512_store_si512(v + d * kTile, pair);
+        _mm512_store_si512(v + d * kTileBytes, pair);
       }
     }
   }
@@ -122,7 +122,7 @@ MOESAIC_AMX void pack_vision_block(const HeadLayout& layout, const VisionRows& i
     for (std::size_t s = 0; s < steps; ++s)
       for (std::size_t half = 0; half < 2; ++half)
         transpose16(rows + (head * 32 + half * 16) * row_bytes + s * 64, row_bytes,
-                    keys + (s * 2 + half) * kTile);
+                    keys + (s * 2 + half) * kTileBytes);
   }
 }
 

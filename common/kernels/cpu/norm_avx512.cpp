@@ -1,6 +1,7 @@
 #include <immintrin.h>
 
 #include <algorithm>
+#include <cassert>
 
 #include "common/base/aligned_buffer.hpp"
 #include "common/kernels/cpu/norm_impl.hpp"
@@ -114,9 +115,7 @@ MOESAIC_AVX512 inline void stripe_block(const float* a, const float* b, std::siz
                                         _mm512_maskz_loadu_ps(m, b + i * n + k), acc[r][i], m);
 }
 
-constexpr std::size_t kManyColumns = 64;
-
-/// `dots` of kDotRows rows and at most kManyColumns columns, one vector of the stripes after the
+/// `dots` of kDotRows rows, one vector of the stripes after the
 /// other: what of the rows it takes, copied together, stays in L1 while the columns pass by.
 MOESAIC_AVX512 void dots_of_many(const float* const* a, const float* b, std::size_t count,
                                  std::size_t n, float* const* y) {
@@ -125,13 +124,15 @@ MOESAIC_AVX512 void dots_of_many(const float* const* a, const float* b, std::siz
   thread_local AlignedVector<float> memory;
   memory.resize(std::max(memory.size(), lines * kDotRows * 16));
   float* const rows = memory.data();
-  __m512 sums[kManyColumns][kDotRows][kVectors];
-  const auto columns = [&]<std::size_t kCount>(std::size_t i, std::size_t v) MOESAIC_AVX512_LAMBDA {
-    __m512 acc[kDotRows][kCount];
-    stripe_block(rows, b + i * n, n, v, acc);
-    for (std::size_t c = 0; c < kCount; ++c)
-      for (std::size_t r = 0; r < kDotRows; ++r) sums[i + c][r][v] = acc[r][c];
-  };
+  __m512 sums[kDotColumns][kDotRows][kVectors];
+  const auto run_columns = [&]<std::size_t kCount>(std::size_t i, std::size_t v)
+                               MOESAIC_AVX512_LAMBDA {
+                                 __m512 acc[kDotRows][kCount];
+                                 stripe_block(rows, b + i * n, n, v, acc);
+                                 for (std::size_t c = 0; c < kCount; ++c)
+                                   for (std::size_t r = 0; r < kDotRows; ++r)
+                                     sums[i + c][r][v] = acc[r][c];
+                               };
   for (std::size_t v = 0; v < kVectors; ++v) {
     for (std::size_t line = 0; line < lines; ++line)
       for (std::size_t r = 0; r < kDotRows; ++r) {
@@ -140,8 +141,8 @@ MOESAIC_AVX512 void dots_of_many(const float* const* a, const float* b, std::siz
                         _mm512_maskz_loadu_ps(lanes16(k, n), a[r] + k));
       }
     std::size_t i = 0;
-    for (; i + kColumns <= count; i += kColumns) columns.template operator()<kColumns>(i, v);
-    for (; i < count; ++i) columns.template operator()<1>(i, v);
+    for (; i + kColumns <= count; i += kColumns) run_columns.template operator()<kColumns>(i, v);
+    for (; i < count; ++i) run_columns.template operator()<1>(i, v);
   }
   for (std::size_t i = 0; i < count; ++i)
     for (std::size_t r = 0; r < kDotRows; ++r) y[r][i] = fold16(sums[i][r]);
@@ -149,7 +150,8 @@ MOESAIC_AVX512 void dots_of_many(const float* const* a, const float* b, std::siz
 
 MOESAIC_AVX512 void dots(const float* const* a, std::size_t rows, const float* b, std::size_t count,
                          std::size_t n, float* const* y) {
-  if (rows == kDotRows && count <= kManyColumns) return dots_of_many(a, b, count, n, y);
+  assert(count <= kDotColumns);
+  if (rows == kDotRows) return dots_of_many(a, b, count, n, y);
   for (; rows >= 3; rows -= 3, a += 3, y += 3) dots_of<3>(a, b, count, n, y);
   if (rows == 2) return dots_of<2>(a, b, count, n, y);
   if (rows == 1) dots_of<1>(a, b, count, n, y);

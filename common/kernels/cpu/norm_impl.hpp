@@ -19,13 +19,13 @@ inline float fold(Stripes& p) {
   return p[0];
 }
 
-/// Most rows of `Level::dots`.
-inline constexpr std::size_t kDotRows = 6;
+/// Most rows and columns of `Level::dots`: a router has 64 experts at most.
+inline constexpr std::size_t kDotRows = 6, kDotColumns = 64;
 
 /// The row operations of one level.
 struct Level {
   float (*dot)(const float* a, const float* b, std::size_t n);
-  /// y[r][i] = dot(a[r], b + i * n, n) for r < rows <= kDotRows, i < count.
+  /// y[r][i] = dot(a[r], b + i * n, n) for r < rows <= kDotRows, i < count <= kDotColumns.
   void (*dots)(const float* const* a, std::size_t rows, const float* b, std::size_t count,
                std::size_t n, float* const* y);
   float (*sum)(const float* a, std::size_t n);
