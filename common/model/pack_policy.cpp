@@ -68,8 +68,13 @@ Result<void> read_rule(const YAML::Node& node, Component component, std::uint32_
   } else {
     MOESAIC_TRY(rule.format, read_format(node, file, where));
   }
-  if (component == Component::kVision && rule.format != WeightFormat::kBf16)
-    return bad(file, "vision: the tower is computed in bf16 only");
+  if (component == Component::kVision) {
+    if (rule.format != WeightFormat::kBf16 && rule.format != WeightFormat::kW8r)
+      return bad(file, "vision: format \"" + std::string(format_name(rule.format)) +
+                           "\"; the tower takes bf16 or w8");
+    if (node.IsMap() && node["layers"])
+      return bad(file, "vision: layers are the decoder's; the tower has one format");
+  }
   policy.add(rule);
   return {};
 }
@@ -94,8 +99,9 @@ WeightFormat PackPolicy::at(Component component, std::uint32_t layer) const {
 }
 
 bool PackPolicy::quantized() const {
-  return std::any_of(rules_.begin(), rules_.end(),
-                     [](const Rule& rule) { return is_integer(rule.format); });
+  return std::any_of(rules_.begin(), rules_.end(), [](const Rule& rule) {
+    return rule.component != Component::kVision && is_integer(rule.format);
+  });
 }
 
 Result<PackPolicy> parse_policy(std::string_view yaml, std::uint32_t layers,

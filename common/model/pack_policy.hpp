@@ -39,8 +39,10 @@ class PackPolicy {
 ///   attention: w8
 ///   text_experts: {format: ccq2, layers: "1-20"}
 ///   vision_experts: [{format: ccq2, layers: "1-13"}, {format: w4, layers: "14-27"}]
+///   vision: w8                 # bf16 or w8
 /// @param layers of the model @param file for error texts
-/// @errors kInvalidArgument: an unknown component or format, or a layer the model has not
+/// @errors kInvalidArgument: an unknown component or format, a format the vision tower does not
+///         take, or a layer the model has not
 [[nodiscard]] Result<PackPolicy> parse_policy(std::string_view yaml, std::uint32_t layers,
                                               std::string_view file);
 

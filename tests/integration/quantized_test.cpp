@@ -18,10 +18,11 @@ const std::string kDemo = std::string(MOESAIC_SOURCE_DIR) + "/configs/models/ern
 class QuantizedModelTest : public testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
-    std::ofstream(temp_ / "mixed.yaml") << "default: w8\nattention: w4\nvision_experts: bf16\n"
-                                           "shared: {format: bf16, layers: 2-3}\n"
-                                           "text_experts: [{format: ccq2, layers: 1-2}, {format: "
-                                           "ccq2.5, layers: 3}, {format: ccq2.75, layers: 4-5}]\n";
+    std::ofstream(temp_ / "mixed.yaml")
+        << "default: w8\nattention: w4\nvision_experts: bf16\nvision: w8\n"
+           "shared: {format: bf16, layers: 2-3}\n"
+           "text_experts: [{format: ccq2, layers: 1-2}, {format: "
+           "ccq2.5, layers: 3}, {format: ccq2.75, layers: 4-5}]\n";
     std::vector<std::string> words{"quantize", "--output", pack()};
     if (GetParam() == "mixed") {
       words.insert(words.end(), {"--policy", (temp_ / "mixed.yaml").string()});
@@ -67,6 +68,25 @@ TEST_P(QuantizedModelTest, AnswersTheSameAtEveryLevelThreadCountAndThroughShards
 }
 
 INSTANTIATE_TEST_SUITE_P(Formats, QuantizedModelTest, testing::Values("w8", "w4", "mixed"));
+
+TEST(SynthCommandTest, APolicyMakesAPackThatAnswers) {
+  test::TempDir temp;
+  const auto policy = (temp / "p.yaml").string(), pack = (temp / "pack").string();
+  std::ofstream(policy) << "default: w4\nvision: w8\n";
+  const std::vector<std::string> synth{
+      "synth", "--model-config", kDemo + "/config.json", "--policy", policy, "--output", pack};
+  auto both = synth;
+  both.insert(both.end(), {"--format", "w8"});
+  const auto refused = test::run_program("moesaic", both);
+  EXPECT_NE(refused.status, 0);
+  EXPECT_THAT(refused.err, HasSubstr("--format excludes --policy"));
+  const auto made = test::run_program("moesaic", synth);
+  ASSERT_EQ(made.status, 0) << made.err;
+  const auto got = test::run_program(
+      "moesaic", {"generate", "--model", pack, "--image", kDemo + "/eval/images/0001.png",
+                  "--prompt", "What do you see?", "--max-tokens", "4"});
+  EXPECT_EQ(got.status, 0) << got.err;
+}
 
 TEST(QuantizeCommandTest, BadInputEndsWithAClearError) {
   test::TempDir temp;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "common/base/available_memory.hpp"
 #include "common/base/machine.hpp"
@@ -159,26 +160,32 @@ BenchResult bench_vision(const LoadedModel& model, std::size_t side, std::size_t
   const double p = static_cast<double>(patches);
   const double merged = static_cast<double>(v.hidden) * v.spatial_merge * v.spatial_merge;
   const double tokens = p / (v.spatial_merge * v.spatial_merge);
-  const double block =
-      4.0 * v.hidden * v.hidden + 2.0 * v.hidden * v.intermediate + 2.0 * p * v.hidden;
-  const double ops = 2 * (p * (static_cast<double>(v.hidden) * v.patch_values() + v.depth * block) +
-                          tokens * (merged * merged * (2 + 3) + merged * model.config.hidden));
+  const double block = 4.0 * v.hidden * v.hidden + 2.0 * v.hidden * v.intermediate;
+  const double linear =
+      2 * (p * (static_cast<double>(v.hidden) * v.patch_values() + v.depth * block) +
+           tokens * (merged * merged * (2 + 3) + merged * model.config.hidden));
+  const double attention = 4 * p * p * v.depth * v.hidden;
+  // Attention is of the tower's own form, whatever its weights are stored in.
+  const bool integer = is_integer(model.vision->patch_embed.format);
   PeakCeiling ceiling(model.vision_compute, *model.pool);
+  std::optional<PeakCeiling> of_linear;
+  if (integer) of_linear.emplace(Compute::kInt, *model.pool);
   PassTimer timer(*model.pool);
   Passes figures;
   for (std::size_t pass = 0; pass <= passes; ++pass) {
     const auto time = timer.time([&] { tower.encode(input, grid, *model.pool); });
     const bool clean = timer.clean();
     const double peak = ceiling.after(time);
+    const double linear_peak = of_linear ? of_linear->after(time) : peak;
     if (pass == 0 && passes > 1) continue;
-    figures.add(clean, time, ops / time / peak);
+    figures.add(clean, time, (attention / peak + linear / linear_peak) / time);
   }
   BenchResult result;
   result.test = "vision";
   result.context = patches;
   result.seconds_per_step = figures.seconds();
   result.tokens_per_second = tokens / result.seconds_per_step;
-  result.gops_per_step = ops * 1e-9;
+  result.gops_per_step = (attention + linear) * 1e-9;
   result.peak_share = figures.share();
   return result;
 }

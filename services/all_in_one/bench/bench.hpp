@@ -34,7 +34,9 @@ struct BenchResult {
   double gops_per_step = 0;   ///< a multiply-add is two
   double seconds_per_step = 0;
   std::optional<double> read_share;  ///< of the plain read bandwidth of the same run
-  std::optional<double> peak_share;  ///< of the multiply-add peak of the level used
+  /// Of the multiply-add peak of the level used; where products of two types take part (a vision
+  /// tower in 8 bits), the time at the peak of each over the time taken.
+  std::optional<double> peak_share;
   std::optional<double> disk_share;  ///< of the rate of direct reads of the same files
 };
 

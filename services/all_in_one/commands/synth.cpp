@@ -16,7 +16,7 @@ constexpr std::size_t kMaxConfigBytes = 1 << 20;
 struct Options {
   std::string config, output;
   double shard_gb = 5;
-  std::string format = "checkpoint";
+  std::string format = "checkpoint", policy;
   unsigned threads = 0;
 };
 
@@ -52,7 +52,12 @@ Result<void> write_synthetic_pack(const Options& options, std::string_view given
   MOESAIC_TRY(const auto text, with_demo_tokens(given));
   MOESAIC_TRY(const auto config, parse_model_config(text, options.config));
   PackOptions pack;
-  pack.policy = PackPolicy::uniform(*parse_format(options.format));
+  if (options.policy.empty()) {
+    pack.policy = PackPolicy::uniform(*parse_format(options.format));
+  } else {
+    MOESAIC_TRY(const auto yaml, read_file(options.policy, kMaxConfigBytes));
+    MOESAIC_TRY(pack.policy, parse_policy(yaml, config.layers, options.policy));
+  }
   pack.method = QuantMethod::kAbsmax;
   pack.source = "synthetic";
   pack.copy_from = demo_model_dir();
@@ -69,7 +74,8 @@ Result<void> write_synthetic_pack(const Options& options, std::string_view given
 Result<void> run(const Options& options) {
   MOESAIC_TRY(const auto text, read_file(options.config, kMaxConfigBytes));
   MOESAIC_TRY(const auto config, parse_model_config(text, options.config));
-  if (options.format != "checkpoint") return write_synthetic_pack(options, text);
+  if (options.format != "checkpoint" || !options.policy.empty())
+    return write_synthetic_pack(options, text);
   ProgressLine line("writing", inspect(config).total.bytes);
   return write_synthetic_checkpoint(
       config, text, options.output, static_cast<std::uint64_t>(options.shard_gb * 1e9),
@@ -90,11 +96,14 @@ void add_synth(CLI::App& app, int& status) {
       ->required()
       ->check(CLI::ExistingFile);
   command->add_option("--output", options->output, "directory to write")->required();
-  command
-      ->add_option("--format", options->format,
-                   "checkpoint (bf16 safetensors), or a pack of that format")
-      ->capture_default_str()
-      ->check(CLI::IsMember(formats));
+  auto* format = command
+                     ->add_option("--format", options->format,
+                                  "checkpoint (bf16 safetensors), or a pack of that format")
+                     ->capture_default_str()
+                     ->check(CLI::IsMember(formats));
+  command->add_option("--policy", options->policy, "YAML: a pack, a format for each component")
+      ->check(CLI::ExistingFile)
+      ->excludes(format);
   command->add_option("--shard-gb", options->shard_gb, "size of a file, 1e9 bytes")
       ->capture_default_str()
       ->check(CLI::Range(0.001, 1000.0));

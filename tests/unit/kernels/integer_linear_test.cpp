@@ -314,6 +314,32 @@ TEST_P(IntegerLinearTest, AddingEqualsAProductThenAnAddition) {
   }
 }
 
+TEST_P(IntegerLinearTest, ActivatedEqualsAProductThenTheRowKernel) {
+  const auto [isa, format] = GetParam();
+  const ForcedIsa forced(isa);
+  ThreadPool pool(2);
+  const auto& rows = elementwise_for(isa);
+  for (const std::size_t outputs : {33U, 96U}) {
+    const auto w = random_integer_matrix(format, outputs, 512, outputs);
+    const std::vector<float> bias(outputs, 0.125F);
+    for (const std::size_t m : {1U, 9U, 40U})
+      for (const auto activation : {Activation::kQuickGelu, Activation::kGeluErf}) {
+        const auto x = random_rows(m, w.cols, m);
+        std::vector<float> sums(m * outputs), got(m * outputs), want = got;
+        std::vector<Bf16> got_bf16(m * outputs), want_bf16 = got_bf16;
+        linear(w, f32_operand(x, m, w.cols), sums.data(), outputs, bias.data(), pool);
+        const auto row = activation == Activation::kQuickGelu ? rows.quick_gelu : rows.gelu_erf;
+        row(sums.data(), sums.size(), want.data(), want_bf16.data());
+        linear_activated(w, f32_operand(x, m, w.cols), bias.data(), activation,
+                         {Compute::kF32, got.data(), m, outputs, outputs}, pool);
+        linear_activated(w, f32_operand(x, m, w.cols), bias.data(), activation,
+                         {Compute::kBf16, got_bf16.data(), m, outputs, outputs}, pool);
+        EXPECT_TRUE(same_bits(got, want)) << m << " rows, " << outputs << " outputs";
+        EXPECT_EQ(got_bf16, want_bf16) << m << " rows, " << outputs << " outputs";
+      }
+  }
+}
+
 TEST_P(IntegerLinearTest, ARowDoesNotDependOnTheOthers) {
   const auto [isa, format] = GetParam();
   constexpr std::size_t kRows = 37, kCols = 576, kOutputs = 100;

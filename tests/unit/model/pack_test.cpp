@@ -569,7 +569,8 @@ TEST(PackPolicyTest, BadPoliciesAreRefusedByName) {
       {"shared: {format: w4, layers: 20-28}", "shared: layers \"20-28\"; the model has 0-27"},
       {"shared: {format: w4, layer: 3}", "shared: unknown key \"layer\""},
       {"shared: {layers: 1-2}", "shared: no format"},
-      {"vision: w4", "vision: the tower is computed in bf16 only"},
+      {"vision: w4", "vision: format \"w4\"; the tower takes bf16 or w8"},
+      {"vision: {format: w8, layers: 1-2}", "vision: layers are the decoder's"},
       {"- w4", "no map"},
       {"a: [", "p.yaml"},
   };
