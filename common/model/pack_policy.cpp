@@ -6,6 +6,8 @@
 #include <charconv>
 #include <span>
 
+#include "common/base/read_file.hpp"
+
 namespace moesaic {
 namespace {
 
@@ -125,6 +127,12 @@ Result<PackPolicy> parse_policy(std::string_view yaml, std::uint32_t layers,
   return policy;
 } catch (const YAML::Exception& e) {
   return bad(file, e.what());
+}
+
+Result<PackPolicy> load_policy(const std::filesystem::path& file, std::uint32_t layers) {
+  constexpr std::size_t kMaxBytes = std::size_t{1} << 20;
+  MOESAIC_TRY(const auto text, read_file(file, kMaxBytes));
+  return parse_policy(text, layers, file.string());
 }
 
 }  // namespace moesaic

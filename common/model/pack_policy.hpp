@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -45,5 +46,10 @@ class PackPolicy {
 ///         take, or a layer the model has not
 [[nodiscard]] Result<PackPolicy> parse_policy(std::string_view yaml, std::uint32_t layers,
                                               std::string_view file);
+
+/// `parse_policy` of a file of at most 1 MiB.
+/// @errors those of `read_file` and `parse_policy`
+[[nodiscard]] Result<PackPolicy> load_policy(const std::filesystem::path& file,
+                                             std::uint32_t layers);
 
 }  // namespace moesaic

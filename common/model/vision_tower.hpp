@@ -20,6 +20,8 @@ namespace moesaic {
 /// @source transformers' modeling_ernie4_5_vl_moe.py; numbers in tests/golden/tiny
 class VisionTower {
  public:
+  /// @param compute kF32 or kBf16: of attention and of all between the linears, whose own form is
+  ///        that of their weights (w8r: int8 rows)
   VisionTower(const ModelConfig& config, std::shared_ptr<const VisionWeights> weights,
               Compute compute);
 

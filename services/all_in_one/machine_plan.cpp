@@ -7,7 +7,6 @@
 #include <cstdio>
 
 #include "common/base/available_memory.hpp"
-#include "common/base/read_file.hpp"
 #include "common/engine/make_engine.hpp"
 #include "common/media/preprocess.hpp"
 #include "common/model/pack.hpp"
@@ -19,7 +18,6 @@ namespace {
 namespace fs = std::filesystem;
 namespace json = boost::json;
 
-constexpr std::size_t kMaxPolicyBytes = 1 << 20;
 constexpr std::uint64_t kFeatureCache = std::uint64_t{256} << 20;  // vision.cache_bytes
 constexpr std::array<std::size_t, 5> kContexts = {1024, 8192, 32768, 65536, 131072};
 constexpr std::array<std::size_t, 3> kPrompts = {512, 2048, 8192};
@@ -37,10 +35,7 @@ Result<PackPolicy> policy_of(const MachinePlanOptions& options, MachinePlan& pla
   }
   const bool directory = fs::is_directory(options.model);
   plan.source = directory ? "checkpoint" : "configuration";
-  if (!options.policy.empty()) {
-    MOESAIC_TRY(const auto text, read_file(options.policy, kMaxPolicyBytes));
-    return parse_policy(text, plan.config.layers, options.policy.string());
-  }
+  if (!options.policy.empty()) return load_policy(options.policy, plan.config.layers);
   // A checkpoint is served as it is; a configuration alone is planned as what `synth` would write.
   const auto name = !options.format.empty() ? options.format : directory ? "bf16" : "w4";
   const auto format = parse_format(name);

@@ -3,6 +3,7 @@
 
 #include <fstream>
 
+#include "common/base/read_file.hpp"
 #include "common/kernels/isa.hpp"
 #include "tests/support/run_program.hpp"
 #include "tests/support/temp_dir.hpp"
@@ -82,6 +83,7 @@ TEST(SynthCommandTest, APolicyMakesAPackThatAnswers) {
   EXPECT_THAT(refused.err, HasSubstr("--format excludes --policy"));
   const auto made = test::run_program("moesaic", synth);
   ASSERT_EQ(made.status, 0) << made.err;
+  EXPECT_THAT(*read_file(pack + "/manifest.json", 1 << 20), HasSubstr("\"w8\""));
   const auto got = test::run_program(
       "moesaic", {"generate", "--model", pack, "--image", kDemo + "/eval/images/0001.png",
                   "--prompt", "What do you see?", "--max-tokens", "4"});

@@ -165,18 +165,18 @@ BenchResult bench_vision(const LoadedModel& model, std::size_t side, std::size_t
       2 * (p * (static_cast<double>(v.hidden) * v.patch_values() + v.depth * block) +
            tokens * (merged * merged * (2 + 3) + merged * model.config.hidden));
   const double attention = 4 * p * p * v.depth * v.hidden;
-  // Attention is of the tower's own form, whatever its weights are stored in.
-  const bool integer = is_integer(model.vision->patch_embed.format);
+  // Attention has the tower's form, linears that of their weights.
   PeakCeiling ceiling(model.vision_compute, *model.pool);
-  std::optional<PeakCeiling> of_linear;
-  if (integer) of_linear.emplace(Compute::kInt, *model.pool);
+  std::optional<PeakCeiling> integer_ceiling;
+  if (is_integer(model.vision->patch_embed.format))
+    integer_ceiling.emplace(Compute::kInt, *model.pool);
   PassTimer timer(*model.pool);
   Passes figures;
   for (std::size_t pass = 0; pass <= passes; ++pass) {
     const auto time = timer.time([&] { tower.encode(input, grid, *model.pool); });
     const bool clean = timer.clean();
     const double peak = ceiling.after(time);
-    const double linear_peak = of_linear ? of_linear->after(time) : peak;
+    const double linear_peak = integer_ceiling ? integer_ceiling->after(time) : peak;
     if (pass == 0 && passes > 1) continue;
     figures.add(clean, time, (attention / peak + linear / linear_peak) / time);
   }

@@ -37,10 +37,7 @@ Result<void> verify(const std::string& dir, unsigned threads) {
 }
 
 Result<PackPolicy> policy_of(const Options& options, const ModelConfig& config) {
-  if (!options.policy.empty()) {
-    MOESAIC_TRY(const auto text, read_file(options.policy, kMaxTextBytes));
-    return parse_policy(text, config.layers, options.policy);
-  }
+  if (!options.policy.empty()) return load_policy(options.policy, config.layers);
   return PackPolicy::uniform(*parse_format(options.format));
 }
 

@@ -55,8 +55,7 @@ Result<void> write_synthetic_pack(const Options& options, std::string_view given
   if (options.policy.empty()) {
     pack.policy = PackPolicy::uniform(*parse_format(options.format));
   } else {
-    MOESAIC_TRY(const auto yaml, read_file(options.policy, kMaxConfigBytes));
-    MOESAIC_TRY(pack.policy, parse_policy(yaml, config.layers, options.policy));
+    MOESAIC_TRY(pack.policy, load_policy(options.policy, config.layers));
   }
   pack.method = QuantMethod::kAbsmax;
   pack.source = "synthetic";
