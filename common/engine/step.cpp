@@ -142,20 +142,17 @@ void DecoderStep::attend(Half& half, std::uint32_t layer) {
   tap(name + ".k_proj", qkv_, heads * dim, kv_heads * dim, true);
   tap(name + ".v_proj", qkv_, (heads + kv_heads) * dim, kv_heads * dim, true);
 
-  // Turn q and k (adjacent head vectors), then put k and v into their pages.
-  for (const auto& part : half.parts) {
-    for_rows(pool_, part.rows, [&](std::size_t i) {
-      const std::size_t r = part.first_row + i;
-      const std::size_t index = part.first_index + i;
-      float* row = qkv_.row(r);
-      rope_text(row, heads + kv_heads, dim, half.cos.row(r), half.sin.row(r));
-      for (std::uint32_t h = 0; h < kv_heads; ++h)
-        append_kv(shape_, kv_.page(part.blocks[index / kPageTokens], layer, h), index % kPageTokens,
-                  row + (heads + h) * dim, row + (heads + kv_heads + h) * dim);
+  // Taps want q and k turned in place; otherwise they are turned where they are used.
+  RopeAngles angles{half.cos.row(0), half.sin.row(0)};
+  if (taps_ != nullptr) {
+    for_rows(pool_, rows, [&](std::size_t r) {
+      rope_text(qkv_.row(r), heads + kv_heads, dim, half.cos.row(r), half.sin.row(r));
     });
+    angles = {};
+    tap_heads(name + ".q_rot", 0, heads);
+    tap_heads(name + ".k_rot", heads, kv_heads);
   }
-  tap_heads(name + ".q_rot", 0, heads);
-  tap_heads(name + ".k_rot", heads, kv_heads);
+  for (const auto& part : half.parts) append_kv(part, layer, angles);
 
   const auto attended =
       attended_.resize(operand_form(weights.attn_out.format, compute_), rows, heads * dim);
@@ -174,8 +171,8 @@ void DecoderStep::attend(Half& half, std::uint32_t layer) {
     out.rows = part.rows;
     out.data = static_cast<std::byte*>(attended.data) +
                part.first_row * attended.stride * operand_bytes(attended.compute);
-    tasks_.push_back({qkv_.row(part.first_row), qkv_cols, part.rows, part.first_index,
-                      pages_.data() + next, blocks, out});
+    tasks_.push_back({qkv_.row(part.first_row), qkv_cols, angles.from(part.first_row, dim),
+                      part.rows, part.first_index, pages_.data() + next, blocks, out});
     next += kv_heads * blocks;
   }
   attention(shape_, tasks_, pool_);
@@ -189,6 +186,27 @@ void DecoderStep::attend(Half& half, std::uint32_t layer) {
   tap(name + ".attn_out", branch_, 0, config_.hidden, true);
   for_rows(pool_, rows,
            [&](std::size_t r) { add_to(branch_.row(r), config_.hidden, half.x.row(r)); });
+}
+
+/// Puts k and v of a part's rows into their pages.
+void DecoderStep::append_kv(const StepPart& part, std::uint32_t layer, const RopeAngles& angles) {
+  constexpr std::size_t kSlots = 16;  // of a line of int8 keys: no two threads write to one
+  const std::size_t dim = config_.head_dim;
+  const std::size_t first_slot = part.first_index / kSlots;
+  const std::size_t end = part.first_index + part.rows;
+  pool_.parallel_for((end + kSlots - 1) / kSlots - first_slot, [&](std::size_t i) {
+    const std::size_t from = std::max(part.first_index, (first_slot + i) * kSlots);
+    const std::size_t to = std::min(end, (first_slot + i + 1) * kSlots);
+    const std::size_t row = part.first_row + (from - part.first_index);
+    const float* k = qkv_.row(row) + config_.heads * dim;
+    thread_local std::vector<std::byte*> pages;
+    pages.resize(config_.kv_heads);
+    for (std::uint32_t h = 0; h < config_.kv_heads; ++h)
+      pages[h] = kv_.page(part.blocks[from / kPageTokens], layer, h);
+    moesaic::append_kv(
+        shape_, pages.data(), from % kPageTokens,
+        {k, k + config_.kv_heads * dim, qkv_.cols(), to - from, angles.from(row, dim)});
+  });
 }
 
 /// Hands the experts their rows, and computes the shared expert (or the dense layer) meanwhile.

@@ -87,14 +87,27 @@ struct BlockRunner {
     return block.kv_head * group() + (block.first_unit + u) % group();
   }
 
+  static constexpr std::size_t kRowsAhead = 2;
+  void fetch_query(const float* q, bool there) const {
+    for (std::size_t d = 0; there && d < shape.head_dim; d += 16) __builtin_prefetch(q + d, 0, 3);
+  }
+
   void prepare() const {
+    const AttentionTask& task = *block.task;
     const bool packed = level.packed && shape.kv == Compute::kBf16;
     const std::size_t bytes = layout.dim * (packed ? sizeof(Bf16) : sizeof(float));
+    auto* const turned = reinterpret_cast<float*>(space.scratch);
     for (std::size_t u = 0; u < block.units; ++u) {
-      const float* q = block.task->q + row(u) * block.task->q_stride + head(u) * shape.head_dim;
+      const float* q = task.q + row(u) * task.q_stride + head(u) * shape.head_dim;
+      fetch_query(q + kRowsAhead * task.q_stride, u + kRowsAhead * group() < block.units);
+      if (const RopeAngles angles = task.angles.from(row(u), shape.head_dim);
+          angles.cos != nullptr) {
+        level.vectors->turn(q, angles.cos, angles.sin, shape.head_dim, turned);
+        q = turned;
+      }
       if (shape.kv == Compute::kInt)
         prepare_int8_query(
-            level, layout, q, shape.head_dim, reinterpret_cast<float*>(space.scratch),
+            level, layout, q, shape.head_dim, turned,
             reinterpret_cast<std::int8_t*>(space.q) + u * int8_query_stride(layout.dim),
             space.query[u]);
       else
@@ -138,7 +151,7 @@ struct BlockRunner {
       const std::size_t column = head(u) * shape.head_dim;
       void* y = out.compute == Compute::kBf16 ? static_cast<void*>(out.bf16(row(u)) + column)
                                               : out.f32(row(u)) + column;
-      finish_unit(state, u, layout.dim, shape.head_dim, out.compute, y);
+      finish_unit(level, state, u, layout.dim, shape.head_dim, out.compute, y);
     }
   }
 
@@ -224,6 +237,14 @@ void check(const AttentionShape& shape) {
 }
 
 template <Isa kIsa>
+void append_kv_at(const AttentionShape& shape, std::byte* const* pages, std::size_t token,
+                  const KvRows& rows) {
+  assert(token + rows.rows <= kPageTokens);
+  store_kv_rows(level_for(kIsa), page_layout(shape), pages, token, rows, shape.kv_heads,
+                shape.head_dim);
+}
+
+template <Isa kIsa>
 void attention_at(const AttentionShape& shape, const AttentionTask& task, std::size_t first_kv_head,
                   std::size_t last_kv_head) {
   check(shape);
@@ -237,7 +258,30 @@ void attention_at(const AttentionShape& shape, const AttentionTask& task, std::s
 
 void append_kv(const AttentionShape& shape, std::byte* page, std::size_t token, const float* k,
                const float* v) {
-  store_kv(page_layout(shape), page, token, k, v, shape.head_dim);
+  static const Level& level = level_for(active_isa());
+  store_kv(level, page_layout(shape), page, token, k, v, shape.head_dim);
+}
+
+void append_kv(const AttentionShape& shape, std::byte* const* pages, std::size_t token,
+               const KvRows& rows) {
+  static const AppendKvFn best = append_kv_for(active_isa());
+  best(shape, pages, token, rows);
+}
+
+AppendKvFn append_kv_for(Isa isa) {
+  switch (isa) {
+    case Isa::kScalar:
+      return append_kv_at<Isa::kScalar>;
+    case Isa::kAvx2:
+      return append_kv_at<Isa::kAvx2>;
+    case Isa::kAvx512:
+      return append_kv_at<Isa::kAvx512>;
+    case Isa::kAmx:
+      return append_kv_at<Isa::kAmx>;
+    case Isa::kAvx512Bf16:
+      return append_kv_at<Isa::kAvx512Bf16>;
+  }
+  return append_kv_at<Isa::kScalar>;
 }
 
 AttentionFn attention_for(Isa isa) {

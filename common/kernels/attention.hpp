@@ -40,11 +40,39 @@ struct AttentionShape {
 void append_kv(const AttentionShape& shape, std::byte* page, std::size_t token, const float* k,
                const float* v);
 
+/// Cosines and sines of rows, [rows][head_dim / 2] each, or null: vectors are turned already.
+struct RopeAngles {
+  const float* cos = nullptr;
+  const float* sin = nullptr;
+
+  RopeAngles from(std::size_t row, std::size_t head_dim) const {
+    if (cos == nullptr) return {};
+    return {cos + row * (head_dim / 2), sin + row * (head_dim / 2)};
+  }
+};
+
+/// Keys and values of consecutive tokens, all KV heads: row r at + r * stride,
+/// [kv_heads][head_dim].
+struct KvRows {
+  const float* k = nullptr;  ///< turned by `rope_text` with the angles
+  const float* v = nullptr;
+  std::size_t stride = 0;
+  std::size_t rows = 0;
+  RopeAngles angles;
+};
+
+/// `append_kv` of rows at slots `token` .. `token` + rows - 1 (at most 63) of a page of each KV
+/// head.
+/// @param pages [kv_heads]
+void append_kv(const AttentionShape& shape, std::byte* const* pages, std::size_t token,
+               const KvRows& rows);
+
 /// Query rows of one sequence: consecutive positions first_position .. first_position + rows - 1,
 /// their keys and values already appended.
 struct AttentionTask {
-  const float* q = nullptr;  ///< row r at q + r * q_stride: [heads, head_dim] f32, rotated
+  const float* q = nullptr;  ///< row r at q + r * q_stride: [heads, head_dim] f32
   std::size_t q_stride = 0;
+  RopeAngles angles;  ///< by which `rope_text` is to turn q
   std::size_t rows = 0;
   std::size_t first_position = 0;  ///< index in the sequence, not the 3-D position
   const std::byte* const* pages =
@@ -72,27 +100,24 @@ struct AttentionTask {
 /// @pre heads is a multiple of kv_heads, head_dim of 8; asserted
 void attention(const AttentionShape& shape, std::span<const AttentionTask> tasks, ThreadPool& pool);
 
-/// Cosines and sines of the patches of a frame, [patches][head_dim / 2] each, or null.
-struct VisionAngles {
-  const float* cos = nullptr;
-  const float* sin = nullptr;
-};
-
 /// Full (bidirectional) attention inside one frame of the vision tower; keys in blocks of 256 from
 /// the frame's first patch.
 /// @param qkv    [patches][3][heads][head_dim] f32; q and k are turned by `rope_vision` first, at
 ///               some levels in place
 /// @param angles of each patch; null: q and k are turned already
 /// @param out    [patches][heads * head_dim]
-void attention_vision(float* qkv, const VisionAngles& angles, std::size_t patches,
-                      std::size_t heads, std::size_t head_dim, const OperandOut& out,
-                      ThreadPool& pool);
+void attention_vision(float* qkv, const RopeAngles& angles, std::size_t patches, std::size_t heads,
+                      std::size_t head_dim, const OperandOut& out, ThreadPool& pool);
 
-/// One task on the calling thread at one level, and the plain f64 versions: for tests.
+/// One task on the calling thread at one level, and the plain f64 versions (of turned q): for
+/// tests.
+using AppendKvFn = void (*)(const AttentionShape&, std::byte* const* pages, std::size_t token,
+                            const KvRows&);
+AppendKvFn append_kv_for(Isa isa);
 using AttentionFn = void (*)(const AttentionShape&, const AttentionTask&, std::size_t first_kv_head,
                              std::size_t last_kv_head);
 AttentionFn attention_for(Isa isa);
-using AttentionVisionFn = void (*)(float* qkv, const VisionAngles& angles, std::size_t patches,
+using AttentionVisionFn = void (*)(float* qkv, const RopeAngles& angles, std::size_t patches,
                                    std::size_t heads, std::size_t head_dim, const OperandOut& out,
                                    ThreadPool& pool);
 AttentionVisionFn attention_vision_for(Isa isa);

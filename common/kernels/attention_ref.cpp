@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cassert>
 #include <cmath>
 #include <vector>
 
@@ -64,6 +65,7 @@ double page_value(const AttentionShape& shape, const std::byte* page, std::size_
 }  // namespace
 
 void attention_ref(const AttentionShape& shape, const AttentionTask& task) {
+  assert(task.angles.cos == nullptr);
   const std::size_t group = shape.heads / shape.kv_heads;
   for (std::size_t r = 0; r < task.rows; ++r)
     for (std::size_t h = 0; h < shape.heads; ++h) {

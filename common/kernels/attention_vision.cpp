@@ -59,9 +59,9 @@ void fetch_vectors(const Packed& in, std::size_t patch, std::size_t which, std::
 
 /// Fills the blocks of keys first .. first + count - 1 of some heads; blocks[h] is that of head
 /// first_head + h. A patch's heads stand side by side, so they are read in turn.
-void fill_blocks(const PageLayout& layout, const Packed& in, std::size_t first_head,
-                 std::size_t heads, std::size_t first, std::size_t count, std::byte* const* blocks,
-                 std::size_t pitch) {
+void fill_blocks(const Level& level, const PageLayout& layout, const Packed& in,
+                 std::size_t first_head, std::size_t heads, std::size_t first, std::size_t count,
+                 std::byte* const* blocks, std::size_t pitch) {
   constexpr std::size_t kAhead = 4;
   if (count < layout.tokens)
     for (std::size_t h = 0; h < heads; ++h)
@@ -77,7 +77,7 @@ void fill_blocks(const PageLayout& layout, const Packed& in, std::size_t first_h
       const std::size_t head = first_head + h;
       if (layout.kv != Compute::kBf16) {
         for (std::size_t i = t; i < std::min(t + 2, count); ++i)
-          store_kv(layout, blocks[h * pitch], i, in.at(first + i, 1, head),
+          store_kv(level, layout, blocks[h * pitch], i, in.at(first + i, 1, head),
                    in.at(first + i, 2, head), in.head_dim);
         continue;
       }
@@ -123,12 +123,12 @@ void attend(const Level& level, const PageLayout& layout, const Packed& in, std:
     const std::size_t column = head * in.head_dim;
     void* y = out.compute == Compute::kBf16 ? static_cast<void*>(out.bf16(first + u) + column)
                                             : out.f32(first + u) + column;
-    finish_unit(run.state, u, layout.dim, in.head_dim, out.compute, y);
+    finish_unit(level, run.state, u, layout.dim, in.head_dim, out.compute, y);
   }
 }
 
 /// q heads, then k heads: 2 * heads consecutive vectors of a patch turn alike.
-void turn(float* qkv, const VisionAngles& angles, std::size_t patches, std::size_t heads,
+void turn(float* qkv, const RopeAngles& angles, std::size_t patches, std::size_t heads,
           std::size_t head_dim, ThreadPool& pool) {
   constexpr std::size_t kBlock = 8;
   pool.parallel_for((patches + kBlock - 1) / kBlock, [&](std::size_t block) {
@@ -154,7 +154,7 @@ void run_vision(const Level& level, const float* qkv, std::size_t patches, std::
   pool.parallel_for(head_groups * per_head, [&](std::size_t i) {
     const std::size_t head = i % head_groups * kHeadGroup, block = i / head_groups;
     const std::size_t first = block * kKeyBlock;
-    fill_blocks(layout, in, head, std::min(kHeadGroup, heads - head), first,
+    fill_blocks(level, layout, in, head, std::min(kHeadGroup, heads - head), first,
                 std::min(kKeyBlock, patches - first), blocks + head * per_head + block, per_head);
   });
   const std::size_t query_blocks = (patches + kQueryBlock - 1) / kQueryBlock;
@@ -166,7 +166,7 @@ void run_vision(const Level& level, const float* qkv, std::size_t patches, std::
 }
 
 template <Isa kIsa>
-void attention_vision_at(float* qkv, const VisionAngles& angles, std::size_t patches,
+void attention_vision_at(float* qkv, const RopeAngles& angles, std::size_t patches,
                          std::size_t heads, std::size_t head_dim, const OperandOut& out,
                          ThreadPool& pool) {
   if (kIsa == Isa::kAmx && out.compute == Compute::kBf16 && head_dim <= kMostTileDim)
@@ -193,9 +193,8 @@ AttentionVisionFn attention_vision_for(Isa isa) {
   return attention_vision_at<Isa::kScalar>;
 }
 
-void attention_vision(float* qkv, const VisionAngles& angles, std::size_t patches,
-                      std::size_t heads, std::size_t head_dim, const OperandOut& out,
-                      ThreadPool& pool) {
+void attention_vision(float* qkv, const RopeAngles& angles, std::size_t patches, std::size_t heads,
+                      std::size_t head_dim, const OperandOut& out, ThreadPool& pool) {
   static const AttentionVisionFn best = attention_vision_for(active_isa());
   best(qkv, angles, patches, heads, head_dim, out, pool);
 }

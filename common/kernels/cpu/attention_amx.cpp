@@ -8,6 +8,6 @@ const Level kAmx = {.dots_f32 = dots_f32_avx512,
                     .int8_step = int8_step_avx512,
                     .int8_pages = int8_pages_amx,
                     .integer = &cpu::kIntegerAmx,
-                    .merge = merge_avx512};
+                    .vectors = &kAvx512Vectors};
 
 }  // namespace moesaic::attention_detail

@@ -158,18 +158,11 @@ MOESAIC_AVX512 void softmax_avx512(const Softmax& x) {
   }
 }
 
-MOESAIC_AVX512 void merge_avx512(float* into, const float* from, std::size_t n, float r, float r2) {
-  const __m512 old = _mm512_set1_ps(r), add = _mm512_set1_ps(r2);
-  for (std::size_t i = 0; i < n; i += 16)
-    _mm512_storeu_ps(into + i, _mm512_add_ps(_mm512_mul_ps(_mm512_loadu_ps(into + i), old),
-                                             _mm512_mul_ps(_mm512_loadu_ps(from + i), add)));
-}
-
 const Level kAvx512 = {.dots_f32 = dots_f32_avx512,
                        .dots_bf16 = dots_bf16_avx512,
                        .softmax = softmax_avx512,
                        .int8_step = int8_step_avx512,
                        .integer = &cpu::kIntegerAvx512,
-                       .merge = merge_avx512};
+                       .vectors = &kAvx512Vectors};
 
 }  // namespace moesaic::attention_detail

@@ -255,6 +255,6 @@ const Level kAvx512Bf16 = {.dots_f32 = dots_f32_avx512,
                            .bf16_step = wide_step,
                            .int8_step = int8_step_avx512,
                            .integer = &cpu::kIntegerAvx512,
-                           .merge = merge_avx512};
+                           .vectors = &kAvx512Vectors};
 
 }  // namespace moesaic::attention_detail

@@ -165,8 +165,24 @@ using Int8StepFn = void (*)(const Int8Step&);
 
 struct PageRun;
 
-void merge_plain(float* into, const float* from, std::size_t n, float r, float r2);
-void merge_avx512(float* into, const float* from, std::size_t n, float r, float r2);
+/// Work on single vectors before and after the pages; the same bits at every level.
+struct VectorOps {
+  /// y = x turned as by `rope_text`; n even
+  void (*turn)(const float* x, const float* cos, const float* sin, std::size_t n, float* y);
+  /// y = x * factor
+  void (*scale)(const float* x, float factor, std::size_t n, float* y);
+  std::int32_t (*sum)(const std::int8_t* x, std::size_t n);
+  /// into = into * r + from * r2; n a multiple of 16
+  void (*merge)(float* into, const float* from, std::size_t n, float r, float r2);
+  /// y = (x + 0) / divisor, rounded if `compute` is kBf16
+  void (*divide)(const float* x, float divisor, std::size_t n, Compute compute, void* y);
+  /// Four tokens of an int8 page from `token` on, a multiple of 4, D a multiple of 64: keys and
+  /// values [4][D]; scales are not written. Null: vector by vector.
+  void (*store_four)(std::size_t dim, std::byte* page, std::size_t token, const std::int8_t* keys,
+                     const std::int8_t* values) = nullptr;
+};
+extern const VectorOps kPlainVectors;
+extern const VectorOps kAvx512Vectors;
 
 struct Level {
   DotsFn dots_f32 = nullptr;
@@ -178,8 +194,7 @@ struct Level {
   /// All int8 pages of a run with more than kTileUnits units, D >= 32; null: `int8_step`.
   void (*int8_pages)(const PageRun&) = nullptr;
   const cpu::IntegerLevel* integer = nullptr;
-  /// into = into * r + from * r2, element by element; n a multiple of 16.
-  void (*merge)(float* into, const float* from, std::size_t n, float r, float r2) = merge_plain;
+  const VectorOps* vectors = &kPlainVectors;
 };
 
 void int8_step_scalar(const Int8Step& x);
@@ -216,8 +231,13 @@ struct PageLayout {
 };
 
 /// Writes one token's key and value vector; k and v hold head_dim values, the rest up to D is zero.
-void store_kv(const PageLayout& layout, std::byte* page, std::size_t token, const float* k,
-              const float* v, std::size_t head_dim);
+void store_kv(const Level& level, const PageLayout& layout, std::byte* page, std::size_t token,
+              const float* k, const float* v, std::size_t head_dim);
+/// The same for `rows` tokens from `token` on and every KV head, keys turned by the angles.
+/// @param pages of each KV head
+void store_kv_rows(const Level& level, const PageLayout& layout, std::byte* const* pages,
+                   std::size_t token, const KvRows& rows, std::size_t kv_heads,
+                   std::size_t head_dim);
 
 /// Softmax state of some units.
 struct State {
@@ -268,7 +288,7 @@ void merge_state(const Level& level, const State& into, const State& from, std::
                  std::size_t dim);
 
 /// out = o / (l folded by halves 8, 4, 2, 1) of one unit.
-void finish_unit(const State& state, std::size_t unit, std::size_t dim, std::size_t head_dim,
-                 Compute compute, void* out);
+void finish_unit(const Level& level, const State& state, std::size_t unit, std::size_t dim,
+                 std::size_t head_dim, Compute compute, void* out);
 
 }  // namespace moesaic::attention_detail

@@ -3,13 +3,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cassert>
-#include <cmath>
 #include <cstring>
 #include <vector>
 
 #include "common/kernels/cpu/attention_impl.hpp"
-#include "common/kernels/elementwise.hpp"
-#include "common/kernels/quantize_rows.hpp"
 
 namespace moesaic::attention_detail {
 namespace {
@@ -17,14 +14,6 @@ namespace {
 constexpr std::size_t kBlock = 32;  // tokens are processed in whole blocks of the bf16 order
 
 constexpr std::size_t round_up(std::size_t n, std::size_t to) { return (n + to - 1) / to * to; }
-
-/// Calls fn(first, count, [count] scratch) for n elements part by part.
-template <class Fn>
-void for_parts(std::size_t n, Fn fn) {
-  float part[128];
-  for (std::size_t first = 0; first < n; first += 128)
-    fn(first, std::min<std::size_t>(128, n - first), part);
-}
 
 /// Denormals are zero inside the bf16 recurrence, as TDPBF16PS and vdpbf16ps have it.
 class FlushDenormals {
@@ -173,30 +162,6 @@ void run_wide_pages(const Level& level, const PageRun& run, std::byte* clean) {
   }
 }
 
-void store_int8(const PageLayout& layout, std::byte* page, std::size_t token, const float* k,
-                const float* v, std::size_t head_dim) {
-  const std::size_t dim = layout.dim;
-  thread_local std::vector<std::int8_t> vectors;
-  vectors.resize(2 * dim);
-  std::int8_t* const key = vectors.data();
-  std::int8_t* const value = key + dim;
-  auto* scales = reinterpret_cast<float*>(page + layout.scales_offset()) + token;
-  scales[0] = quantize_block(k, head_dim, dim, key);
-  scales[kPageTokens] = quantize_block(v, head_dim, dim, value);
-  for (std::size_t d = 0; d < dim; d += 4) {
-    std::uint32_t four;
-    std::memcpy(&four, key + d, sizeof four);
-    four ^= 0x80808080U;  // + 128
-    std::memcpy(page + (d * kPageTokens) + token * 4, &four, sizeof four);
-  }
-  auto* values = reinterpret_cast<std::int8_t*>(page + layout.values_offset());
-  for (std::size_t d0 = 0; d0 < dim; d0 += kRun) {
-    const std::size_t width = layout.part_width(d0);
-    std::int8_t* at = values + d0 * kPageTokens + token / 4 * width * 4 + token % 4;
-    for (std::size_t d = 0; d < width; ++d) at[4 * d] = value[d0 + d];
-  }
-}
-
 std::atomic<std::size_t> fetch_streams{PageStreams{}.streams};
 std::atomic<std::size_t> fetch_ahead{PageStreams{}.ahead};
 
@@ -271,38 +236,6 @@ void fetch_page(const PageLayout& layout, const std::byte* page) {
   for (std::size_t i = 0; i < lines; ++i) __builtin_prefetch(page + order[i], 0, 3);
 }
 
-void store_kv(const PageLayout& layout, std::byte* page, std::size_t token, const float* k,
-              const float* v, std::size_t head_dim) {
-  assert(token < layout.tokens && head_dim <= layout.dim && head_dim % 2 == 0);
-  if (layout.kv == Compute::kInt) return store_int8(layout, page, token, k, v, head_dim);
-  const std::size_t dim = layout.dim;
-  std::byte* const keys = page + token / kRun * kRun * dim * layout.elem();
-  std::byte* const values = page + layout.values_offset();
-  const std::size_t t = token % kRun;
-  if (layout.kv == Compute::kF32) {
-    auto* key = reinterpret_cast<float*>(keys) + t;
-    auto* value = reinterpret_cast<float*>(values) + token * dim;
-    for (std::size_t d = 0; d < head_dim; ++d) key[d * kRun] = k[d];
-    for (std::size_t d = head_dim; d < dim; ++d) key[d * kRun] = 0;
-    std::copy_n(v, head_dim, value);
-    std::fill(value + head_dim, value + dim, 0.0F);
-    return;
-  }
-  auto* key = reinterpret_cast<Bf16*>(keys) + 2 * t;
-  for (std::size_t d = 0; d < head_dim; d += 2) {
-    key[d * kRun] = f32_to_bf16(k[d]);
-    key[d * kRun + 1] = f32_to_bf16(k[d + 1]);
-  }
-  for (std::size_t d = head_dim; d < dim; d += 2) key[d * kRun] = key[d * kRun + 1] = 0;
-  for (std::size_t d0 = 0; d0 < dim; d0 += kRun) {
-    const std::size_t width = layout.part_width(d0), real = std::min(width, head_dim - d0);
-    Bf16* value =
-        reinterpret_cast<Bf16*>(values) + d0 * layout.tokens + token / 2 * width * 2 + token % 2;
-    for (std::size_t d = 0; d < real; ++d) value[2 * d] = f32_to_bf16(v[d0 + d]);
-    for (std::size_t d = real; d < width; ++d) value[2 * d] = 0;
-  }
-}
-
 std::size_t scratch_bytes(const PageLayout& layout) {
   const std::size_t scores = kTileUnits * layout.tokens * sizeof(float);
   return scores + scores / 2 + layout.values_offset();
@@ -332,70 +265,6 @@ void run_pages(const Level& level, const PageRun& run) {
       Tile{level, run, u, units}.step(run.pages[p], values, run.pages[fetch ? p + 1 : p], first);
     }
   }
-}
-
-void prepare_query(const Level& level, const PageLayout& layout, const float* q,
-                   std::size_t head_dim, std::byte* out) {
-  const float scale = 1.0F / std::sqrt(static_cast<float>(head_dim));
-  auto* f32 = reinterpret_cast<float*>(out);
-  auto* bf16 = reinterpret_cast<Bf16*>(out);
-  if (layout.kv == Compute::kF32) {
-    for (std::size_t d = 0; d < head_dim; ++d) f32[d] = q[d] * scale;
-  } else if (level.packed) {
-    for_parts(head_dim, [&](std::size_t d0, std::size_t count, float* part) {
-      for (std::size_t d = 0; d < count; ++d) part[d] = q[d0 + d] * scale;
-      to_bf16(part, count, bf16 + d0);
-    });
-    std::fill(bf16 + head_dim, bf16 + layout.dim, Bf16{0});
-    return;
-  } else {
-    for (std::size_t d = 0; d < head_dim; ++d) f32[d] = round_to_bf16(q[d] * scale);
-  }
-  std::fill(f32 + head_dim, f32 + layout.dim, 0.0F);
-}
-
-void prepare_int8_query(const Level& level, const PageLayout& layout, const float* q,
-                        std::size_t head_dim, float* scaled, std::int8_t* out, Int8Query& query) {
-  const float scale = 1.0F / std::sqrt(static_cast<float>(head_dim));
-  for (std::size_t d = 0; d < head_dim; ++d) scaled[d] = q[d] * scale;
-  query.scale = level.integer->quantize(scaled, head_dim, layout.dim, out, 64);
-  std::int32_t sum = 0;
-  for (std::size_t d = 0; d < layout.dim; ++d) sum += out[d];
-  query.offset = 128 * sum;
-  std::fill(out + layout.dim, out + int8_query_stride(layout.dim), std::int8_t{0});
-}
-
-void merge_plain(float* into, const float* from, std::size_t n, float r, float r2) {
-  for (std::size_t i = 0; i < n; ++i) into[i] = into[i] * r + from[i] * r2;
-}
-
-void merge_state(const Level& level, const State& into, const State& from, std::size_t unit,
-                 std::size_t dim) {
-  float& m = into.m[unit];
-  const float max = std::max(m, from.m[unit]);
-  const float r = exp_portable(m - max), r2 = exp_portable(from.m[unit] - max);
-  m = max;
-  level.merge(into.l + unit * 16, from.l + unit * 16, 16, r, r2);
-  level.merge(into.o + unit * dim, from.o + unit * dim, dim, r, r2);
-}
-
-void finish_unit(const State& state, std::size_t unit, std::size_t dim, std::size_t head_dim,
-                 Compute compute, void* out) {
-  float l[16];
-  std::copy_n(state.l + unit * 16, 16, l);
-  for (std::size_t half = 8; half != 0; half /= 2)
-    for (std::size_t i = 0; i < half; ++i) l[i] += l[i + half];
-  const float* o = state.o + unit * dim;
-  // + 0 makes -0 into +0: whether masked keys were added as zeros must not be visible.
-  if (compute == Compute::kF32) {
-    auto* y = static_cast<float*>(out);
-    for (std::size_t d = 0; d < head_dim; ++d) y[d] = (o[d] + 0.0F) / l[0];
-    return;
-  }
-  for_parts(head_dim, [&](std::size_t d0, std::size_t count, float* part) {
-    for (std::size_t d = 0; d < count; ++d) part[d] = (o[d0 + d] + 0.0F) / l[0];
-    to_bf16(part, count, static_cast<Bf16*>(out) + d0);
-  });
 }
 
 const Level& level_for(Isa isa) {

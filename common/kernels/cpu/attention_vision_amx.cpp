@@ -519,7 +519,7 @@ MOESAIC_AMX void finish(const HeadTask& task, const Workspace& work, std::size_t
 
 }  // namespace
 
-void attention_vision_amx(const float* qkv, const VisionAngles& angles, std::size_t patches,
+void attention_vision_amx(const float* qkv, const RopeAngles& angles, std::size_t patches,
                           std::size_t heads, std::size_t head_dim, const OperandOut& out,
                           ThreadPool& pool) {
   const VisionHeadLayout layout(head_dim, patches);

@@ -109,16 +109,23 @@ void prepare(const RowLayout& layout, const Operand& x, const std::uint32_t* row
 
 void prepare_tiles(const RowLayout& layout, const Operand& x, const std::uint32_t* rows,
                    std::size_t first_group, std::size_t last_group, std::byte* data) {
-  constexpr std::size_t kCols = RowLayout::kTileK, kStep = RowLayout::kTileBytes;
-  const std::size_t whole = x.cols / kCols * kCols;
-  for (std::size_t row = layout.first(first_group); row < layout.first(last_group); ++row) {
-    const Bf16* from = x.bf16(rows == nullptr ? row : rows[row]);
-    std::byte* to = data + layout.tile_offset(row, 0);
-    std::size_t k = 0;
-    for (; k < whole; k += kCols, to += kStep) std::memcpy(to, from + k, 64);
-    for (; k < layout.padded_cols; k += kCols, to += kStep) {
-      std::memset(to, 0, 64);
-      if (k < x.cols) std::memcpy(to, from + k, (x.cols - k) * sizeof(Bf16));
+  constexpr std::size_t kCols = RowLayout::kTileK;
+  for (std::size_t g = first_group; g < last_group; ++g) {
+    const std::size_t first = layout.first(g), count = layout.first(g + 1) - first;
+    const Bf16* from[RowLayout::kTileRows];
+    for (std::size_t i = 0; i < count; ++i)
+      from[i] = x.bf16(rows == nullptr ? first + i : rows[first + i]);
+    for (std::size_t k = 0; k < layout.padded_cols; k += kCols) {
+      std::byte* to = data + layout.tile_offset(first, k);
+      const std::size_t cols = std::min(kCols, x.cols - std::min(x.cols, k));
+      for (std::size_t i = 0; i < count; ++i, to += 64) {
+        if (cols == kCols) {
+          std::memcpy(to, from[i] + k, 64);
+        } else {
+          std::memset(to, 0, 64);
+          std::memcpy(to, from[i] + k, cols * sizeof(Bf16));
+        }
+      }
     }
   }
 }

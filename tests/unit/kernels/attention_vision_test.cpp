@@ -34,7 +34,7 @@ bool portable(Isa isa, Compute compute) {
 
 /// The result as f32; a bf16 result is widened.
 std::vector<float> run(Isa isa, const Frame& f, std::vector<float> qkv, Compute compute,
-                       ThreadPool& pool, const VisionAngles& angles = {}) {
+                       ThreadPool& pool, const RopeAngles& angles = {}) {
   const std::size_t width = f.heads * f.head_dim;
   std::vector<float> out(f.patches * width, -1);
   if (compute == Compute::kF32) {
