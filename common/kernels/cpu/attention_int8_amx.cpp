@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <type_traits>
 
 #include "common/kernels/cpu/amx.hpp"
 #include "common/kernels/cpu/attention_impl.hpp"
@@ -11,7 +12,9 @@
 
 // int8 pages for many units with tiles. A step is one page for a group of up to 16 units:
 //   scores: keys are B tiles as they stand (16 quads of d x 16 tokens), queries the A tiles
-//   soften: scores to p * vs in vectors, the state takes m and l
+//   scale:  products to scores in vectors, the state takes the maxima, for all units at once: a
+//           branch for each unit whose maximum moves would often be guessed wrong
+//   soften: scores to p * vs, the state takes l
 //   pack:   p * vs to u8
 //   values: weights are the A tiles, values B tiles (16 quads of tokens x 16 d); sums are added to
 //   o
@@ -38,7 +41,8 @@ constexpr std::size_t kColumnsKept = 4;  // of sums between tiles and o
 struct alignas(64) Weights8 {
   std::uint8_t weights[kGroup][kPageTokens];
   float from_255[kGroup];
-  float rescale[kGroup];    ///< of o, where `moved` has the unit's bit
+  float rescale[kGroup];  ///< of l and o: 1 where the maximum did not move
+  float maxima[kGroup];
   std::uint32_t moved = 0;  ///< units whose maximum this page moved
 };
 
@@ -46,7 +50,7 @@ struct alignas(64) Memory {
   std::int32_t scores[2][kGroup][kPageTokens];  ///< of this step and of the next
   Weights8 weights[2];                          ///< of this step and of the one before
   std::int32_t sums[kColumnsKept][kGroup][kColumns];
-  std::uint32_t most[kGroup][16];  ///< bits of the largest p * vs, lane by lane
+  std::uint32_t most[kGroup][16];  ///< largest score, then bits of the largest p * vs, by lanes
   float to_255[kGroup];
   std::int32_t offsets[kBlockUnits][kColumns];  ///< minus `Int8Query::offset`
 };
@@ -124,66 +128,115 @@ class Scores {
   std::size_t stride_;
 };
 
-/// A larger maximum for unit `unit`, which is the group's `u`th.
-MOESAIC_AMX [[gnu::noinline]] void move_maximum(const State& state, std::size_t unit, std::size_t u,
-                                                __m512 max, Weights8& weights) {
-  const float top = _mm512_reduce_max_ps(max);
-  const __m512 r = cpu::exp16(_mm512_set1_ps(state.m[unit] - top));
-  float* l = state.l + unit * 16;
-  _mm512_storeu_ps(l, _mm512_mul_ps(_mm512_loadu_ps(l), r));
-  state.m[unit] = top;
-  weights.rescale[u] = _mm512_cvtss_f32(r);
-  weights.moved |= 1U << u;
+/// Lane by lane, of f32 or of u32.
+template <bool kFloat>
+MOESAIC_AMX_INLINE __m512i larger(__m512i a, __m512i b) {
+  if constexpr (!kFloat) return _mm512_max_epu32(a, b);
+  return _mm512_castps_si512(_mm512_max_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b)));
+}
+
+/// The largest lane of each of 16 vectors.
+template <bool kFloat>
+MOESAIC_AMX_INLINE __m512i largest_of_each(const std::uint32_t (*vectors)[16]) {
+  // Halves of two vectors side by side, then quarters of four, ...: lane i is of vector i.
+  __m512i a[8];
+#pragma GCC unroll 8
+  for (std::size_t i = 0; i < 8; ++i) {
+    const __m512i y = _mm512_load_si512(vectors[i]), z = _mm512_load_si512(vectors[i + 8]);
+    a[i] = larger<kFloat>(_mm512_shuffle_i32x4(y, z, 0x44), _mm512_shuffle_i32x4(y, z, 0xee));
+  }
+  __m512i b[4];
+#pragma GCC unroll 4
+  for (std::size_t i = 0; i < 4; ++i)
+    b[i] = larger<kFloat>(_mm512_shuffle_i32x4(a[i], a[i + 4], 0x88),
+                          _mm512_shuffle_i32x4(a[i], a[i + 4], 0xdd));
+  __m512i c[2];
+#pragma GCC unroll 2
+  for (std::size_t i = 0; i < 2; ++i)
+    c[i] = larger<kFloat>(_mm512_unpacklo_epi64(b[i], b[i + 2]),
+                          _mm512_unpackhi_epi64(b[i], b[i + 2]));
+  const __m512 y = _mm512_castsi512_ps(c[0]), z = _mm512_castsi512_ps(c[1]);
+  const __m512i d = larger<kFloat>(_mm512_castps_si512(_mm512_shuffle_ps(y, z, 0x88)),
+                                   _mm512_castps_si512(_mm512_shuffle_ps(y, z, 0xdd)));
+  // 128-bit lane k of d holds the vectors 8 (k & 1) + 4 (k >> 1) + {0, 2, 1, 3}.
+  return _mm512_permutexvar_epi32(
+      _mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15), d);
+}
+
+/// Tokens of a step's page that a unit sees.
+inline std::size_t seen(const PageRun& run, const Step& step, std::size_t unit) {
+  const std::size_t first = step.page * kPageTokens, visible = run.visible[unit];
+  return visible > first ? visible - first : 0;
+}
+
+/// Products of U units of a group from its `u0`th on become scores, in place, and the largest of
+/// each lane is kept.
+template <std::size_t U, bool kMask>
+MOESAIC_AMX_INLINE void scale_scores(const PageRun& run, const Step& step, std::size_t u0,
+                                     std::int32_t (*scores)[kPageTokens], Memory& memory) {
+  const auto* key_scales =
+      reinterpret_cast<const float*>(run.pages[step.page] + run.layout.scales_offset());
+#pragma GCC unroll 4
+  for (std::size_t u = u0; u < u0 + U; ++u) {
+    const __m512 qs = _mm512_set1_ps(run.query[step.unit + u].scale);
+    const std::size_t tokens = seen(run, step, step.unit + u);
+    __m512 v[4];
+#pragma GCC unroll 4
+    for (std::size_t j = 0; j < 4; ++j) {
+      v[j] = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_load_si512(scores[u] + 16 * j)),
+                           _mm512_mul_ps(qs, _mm512_loadu_ps(key_scales + 16 * j)));
+      if constexpr (kMask)
+        v[j] = _mm512_mask_mov_ps(_mm512_set1_ps(kMasked), lanes16(16 * j, tokens), v[j]);
+      _mm512_store_ps(scores[u] + 16 * j, v[j]);
+    }
+    _mm512_store_ps(memory.most[u],
+                    _mm512_max_ps(_mm512_max_ps(v[0], v[1]), _mm512_max_ps(v[2], v[3])));
+  }
+}
+
+/// The maxima of a group after a page, and what they make of its sums.
+MOESAIC_AMX_INLINE void move_maxima(const State& state, const Step& step, const Memory& memory,
+                                    Weights8& weights) {
+  const __mmask16 units = lanes16(0, step.units);
+  float* const m = state.m + step.unit;
+  const __m512 before = _mm512_maskz_loadu_ps(units, m);
+  const __m512 top = _mm512_castsi512_ps(largest_of_each<true>(memory.most));
+  const __mmask16 moved = _mm512_mask_cmp_ps_mask(units, top, before, _CMP_GT_OQ);
+  const __m512 now = _mm512_mask_mov_ps(before, moved, top);
+  _mm512_mask_storeu_ps(m, units, now);
+  _mm512_store_ps(weights.maxima, now);
+  _mm512_store_ps(weights.rescale, cpu::exp16_nonpositive(_mm512_sub_ps(before, now)));
+  weights.moved = moved;
 }
 
 /// Scores of U units of a group from its `group_unit`th on become p * vs, in place; their states
-/// take the maxima and p.
+/// take p.
 template <std::size_t U, bool kMask>
 MOESAIC_AMX_INLINE void soften(const PageRun& run, const Step& step, std::size_t group_unit,
                                std::int32_t (*scores)[kPageTokens], std::uint32_t (*most)[16],
-                               Weights8& weights) {
+                               const Weights8& weights) {
   const State& state = run.state;
   const std::size_t page = step.page, unit = step.unit + group_unit;
   scores += group_unit;
   most += group_unit;
-  const auto* key_scales =
-      reinterpret_cast<const float*>(run.pages[page] + run.layout.scales_offset());
-  const float* value_scales = key_scales + kPageTokens;
-  __mmask16 lanes[4 * U];
+  const float* value_scales =
+      reinterpret_cast<const float*>(run.pages[page] + run.layout.scales_offset()) + kPageTokens;
   __m512 v[4 * U];
-#pragma GCC unroll 2
-  for (std::size_t u = 0; u < U; ++u) {
-    const __m512 qs = _mm512_set1_ps(run.query[unit + u].scale);
-    const std::size_t first = page * kPageTokens, visible = run.visible[unit + u];
-    const std::size_t seen = visible > first ? visible - first : 0;
-#pragma GCC unroll 4
-    for (std::size_t j = 0; j < 4; ++j) {
-      __m512& x = v[4 * u + j];
-      x = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_load_si512(scores[u] + 16 * j)),
-                        _mm512_mul_ps(qs, _mm512_loadu_ps(key_scales + 16 * j)));
-      if constexpr (kMask) {
-        lanes[4 * u + j] = lanes16(16 * j, seen);
-        x = _mm512_mask_mov_ps(_mm512_set1_ps(kMasked), lanes[4 * u + j], x);
-      }
-    }
-  }
-#pragma GCC unroll 2
-  for (std::size_t u = 0; u < U; ++u) {
-    const __m512* x = v + 4 * u;
-    const __m512 max = _mm512_max_ps(_mm512_max_ps(x[0], x[1]), _mm512_max_ps(x[2], x[3]));
-    if (_mm512_cmp_ps_mask(max, _mm512_set1_ps(state.m[unit + u]), _CMP_GT_OQ) != 0) [[unlikely]]
-      move_maximum(state, unit + u, group_unit + u, max, weights);
-  }
 #pragma GCC unroll 8
   for (std::size_t i = 0; i < 4 * U; ++i)
-    v[i] = _mm512_sub_ps(v[i], _mm512_set1_ps(state.m[unit + i / 4]));
+    v[i] = _mm512_sub_ps(_mm512_load_ps(scores[i / 4] + 16 * (i % 4)),
+                         _mm512_set1_ps(weights.maxima[group_unit + i / 4]));
   cpu::exp_nonpositive(v);
   __m512 l[U];
   __m512i largest[U];
+  __mmask16 lanes[4 * U];
 #pragma GCC unroll 2
   for (std::size_t u = 0; u < U; ++u) {
-    l[u] = _mm512_loadu_ps(state.l + (unit + u) * 16);
+    l[u] = _mm512_mul_ps(_mm512_loadu_ps(state.l + (unit + u) * 16),
+                         _mm512_set1_ps(weights.rescale[group_unit + u]));
     largest[u] = _mm512_castps_si512(_mm512_set1_ps(1e-30F));
+    for (std::size_t j = 0; kMask && j < 4; ++j)
+      lanes[4 * u + j] = lanes16(16 * j, seen(run, step, unit + u));
   }
 #pragma GCC unroll 4
   for (std::size_t j = 0; j < 4; ++j) {
@@ -206,33 +259,6 @@ MOESAIC_AMX_INLINE void soften(const PageRun& run, const Step& step, std::size_t
   }
 }
 
-/// The largest lane of each of 16 vectors.
-MOESAIC_AMX_INLINE __m512i largest_of_each(const std::uint32_t (*most)[16]) {
-  // Halves of two vectors side by side, then quarters of four, ...: lane i is of vector i.
-  __m512i a[8];
-#pragma GCC unroll 8
-  for (std::size_t i = 0; i < 8; ++i) {
-    const __m512i x = _mm512_load_si512(most[i]), y = _mm512_load_si512(most[i + 8]);
-    a[i] = _mm512_max_epu32(_mm512_shuffle_i32x4(x, y, 0x44), _mm512_shuffle_i32x4(x, y, 0xee));
-  }
-  __m512i b[4];
-#pragma GCC unroll 4
-  for (std::size_t i = 0; i < 4; ++i)
-    b[i] = _mm512_max_epu32(_mm512_shuffle_i32x4(a[i], a[i + 4], 0x88),
-                            _mm512_shuffle_i32x4(a[i], a[i + 4], 0xdd));
-  __m512i c[2];
-#pragma GCC unroll 2
-  for (std::size_t i = 0; i < 2; ++i)
-    c[i] = _mm512_max_epu32(_mm512_unpacklo_epi64(b[i], b[i + 2]),
-                            _mm512_unpackhi_epi64(b[i], b[i + 2]));
-  const __m512 x = _mm512_castsi512_ps(c[0]), y = _mm512_castsi512_ps(c[1]);
-  const __m512i d = _mm512_max_epu32(_mm512_castps_si512(_mm512_shuffle_ps(x, y, 0x88)),
-                                     _mm512_castps_si512(_mm512_shuffle_ps(x, y, 0xdd)));
-  // 128-bit lane k of d holds the vectors 8 (k & 1) + 4 (k >> 1) + {0, 2, 1, 3}.
-  return _mm512_permutexvar_epi32(
-      _mm512_setr_epi32(0, 2, 1, 3, 8, 10, 9, 11, 4, 6, 5, 7, 12, 14, 13, 15), d);
-}
-
 /// p * vs of a group become u8, some units at a time.
 class Pack {
  public:
@@ -240,7 +266,7 @@ class Pack {
                    Weights8& weights)
       : units_(step.units), scores_(scores), to_255_(memory.to_255), weights_(weights) {
     const __m512 steps = _mm512_set1_ps(255.0F);
-    const __m512 pm = _mm512_castsi512_ps(largest_of_each(memory.most));
+    const __m512 pm = _mm512_castsi512_ps(largest_of_each<false>(memory.most));
     _mm512_storeu_ps(memory.to_255, _mm512_div_ps(steps, pm));
     _mm512_storeu_ps(weights.from_255, _mm512_div_ps(pm, steps));
   }
@@ -411,25 +437,46 @@ class Ahead {
   std::size_t left_ = 0;
 };
 
+/// Calls fn(std::integral_constant<size_t, U>, std::bool_constant<kMask>, u) for the units of a
+/// step, two at a time as long as there are two, and `between`(u) before each two of a whole group.
+template <class Fn, class Between>
+MOESAIC_AMX_INLINE void for_units(const PageRun& run, const Step& step, Fn fn, Between between) {
+  const std::size_t all_seen = (step.page + 1) * kPageTokens;
+  for (std::size_t u = 0; u < kGroup; u += 2) {
+    between(u);
+    if (u >= step.units) continue;
+    if (u + 1 == step.units)
+      fn(std::integral_constant<std::size_t, 1>(), std::true_type(), u);
+    else if (run.visible[step.unit + u] < all_seen)
+      fn(std::integral_constant<std::size_t, 2>(), std::true_type(), u);
+    else
+      fn(std::integral_constant<std::size_t, 2>(), std::false_type(), u);
+  }
+}
+
 /// Softens `step` while `next` computes its scores (null: nothing follows).
 MOESAIC_AMX_INLINE void soften_group(const PageRun& run, const Step& step, const Scores* next,
                                      Ahead& ahead, Memory& memory,
                                      std::int32_t (*scores)[kPageTokens], Weights8& weights) {
   const std::size_t lines = run.layout.bytes() / 64 / (kGroupsAtOnce * kGroup / 2) + 1;
-  const std::size_t all_seen = (step.page + 1) * kPageTokens;
-  weights.moved = 0;
-  for (std::size_t u = 0, part = 0; u < kGroup; u += 2) {
-    if (next != nullptr && u * Scores::kParts >= part * kGroup) next->part(part++);
-    ahead.lines(lines);
-    if (u >= step.units) continue;
-    const bool two = u + 1 < step.units, masked = run.visible[step.unit + u] < all_seen;
-    if (two && !masked)
-      soften<2, false>(run, step, u, scores, memory.most, weights);
-    else if (two)
-      soften<2, true>(run, step, u, scores, memory.most, weights);
-    else
-      soften<1, true>(run, step, u, scores, memory.most, weights);
-  }
+  static_assert(Scores::kParts == 3);
+  for_units(
+      run, step,
+      [&]<class U, class Mask>(U, Mask, std::size_t u)
+          MOESAIC_AMX_LAMBDA { scale_scores<U::value, Mask::value>(run, step, u, scores, memory); },
+      [&](std::size_t u) MOESAIC_AMX_LAMBDA {
+        if (next != nullptr && u == 0) next->part(0);
+      });
+  move_maxima(run.state, step, memory, weights);
+  for_units(
+      run, step,
+      [&]<class U, class Mask>(U, Mask, std::size_t u) MOESAIC_AMX_LAMBDA {
+        soften<U::value, Mask::value>(run, step, u, scores, memory.most, weights);
+      },
+      [&](std::size_t u) MOESAIC_AMX_LAMBDA {
+        if (next != nullptr && (u == 0 || u == kGroup / 2)) next->part(u == 0 ? 1 : 2);
+        ahead.lines(lines);
+      });
 }
 
 /// Packs a step while the values of the one before are added; either may be missing.
