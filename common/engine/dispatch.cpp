@@ -59,7 +59,9 @@ void Dispatch::choose(const MoeStep& step, ThreadPool& pool, Choices& choices) {
     if (const auto format = expert_format(step.layer, m);
         is_integer(format) && !choice.rows.empty()) {
       const auto padded = padded_cols(format, hidden);
-      choice.x = choice.quantized.quantize(step.x, padded, a8_block(padded), pool);
+      const auto block = a8_block(padded);
+      const bool given = step.quantized.stride == padded && step.quantized.block == block;
+      choice.x = given ? step.quantized : choice.quantized.quantize(step.x, padded, block, pool);
     }
     compute_logits(step, choice, gate, pool);
     for_rows(pool, choice.rows.size(), [&](std::size_t i) {

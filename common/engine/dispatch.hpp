@@ -22,7 +22,7 @@ struct Choice {
   std::vector<float> weights;         ///< [rows.size() * top_k]
   std::vector<std::uint64_t> chosen;  ///< [rows.size()] mask of ids
   Operand x;                          ///< all rows of the step in the form that the experts read
-  QuantizedRows quantized;            ///< its memory, if they are of an integer format
+  QuantizedRows quantized;            ///< its memory, unless the step has these
 };
 
 using Choices = std::array<Choice, kModalities>;

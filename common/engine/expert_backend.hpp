@@ -31,6 +31,7 @@ struct MoeStep {
   Operand x;                           ///< [rows, hidden] of the whole batch, in operand form
   std::span<const Modality> modality;  ///< per row of x
   StepContext context{};
+  Operand quantized{};  ///< x for integer products, or empty; experts of the same block read it
 };
 
 /// Takes the routed sum of one row, [hidden] values as f32 or Bf16 (`form`), valid during the call.
@@ -48,7 +49,7 @@ class ExpertBackend {
   virtual std::size_t slots() const { return 1; }
   /// A step begins: what an earlier one left open is abandoned, and a new topology may be used.
   virtual void begin_step() {}
-  /// Starts one layer. `step.x` must stay valid until `gather` returns or the next step begins.
+  /// Starts one layer. `step.x` and `step.quantized` must stay valid until `gather` returns or the next step begins.
   [[nodiscard]] virtual Result<void> submit(const MoeStep& step, std::size_t slot = 0) = 0;
   /// Gives the routed sum of every row to `take`, each once; of some rows only if it fails.
   /// @errors kExpertUnavailable: needed shards did not answer by the step's deadline (or were

@@ -77,9 +77,28 @@ void DecoderStep::norm_row(const float* x, const AlignedVector<float>& weight,
            f32 ? out.f32(row) : nullptr, f32 ? nullptr : out.bf16(row));
 }
 
-void DecoderStep::norm(const AlignedVector<float>& weight, Half& half) {
+/// Norms the rows of a half for products with `reader` (without data: for none): quantised while
+/// they are in the nearest cache if it has an integer format, and if so left in `half.normed` only
+/// if asked to `keep` them.
+/// @return the rows as `reader` wants them
+Operand DecoderStep::norm(const AlignedVector<float>& weight, const PackedMatrix& reader, bool keep,
+                          Half& half) {
+  const bool quantize =
+      compute_ == Compute::kInt && reader.data != nullptr && is_integer(reader.format);
   const auto out = half.normed.resize(normed_form(compute_), half.rows, config_.hidden);
-  for_rows(pool_, half.rows, [&](std::size_t r) { norm_row(half.x.row(r), weight, out, r); });
+  if (!quantize) {
+    for_rows(pool_, half.rows, [&](std::size_t r) { norm_row(half.x.row(r), weight, out, r); });
+    return out.view();
+  }
+  half.quantized.resize(half.rows, config_.hidden, reader.padded_cols(), reader.a8_block());
+  for_rows(pool_, half.rows, [&](std::size_t r) {
+    thread_local AlignedVector<float> row;
+    row.resize(config_.hidden);
+    rms_norm(half.x.row(r), weight.data(), config_.rms_norm_eps, config_.hidden, true, row.data(),
+             keep ? out.bf16(r) : nullptr);
+    half.quantized.put(r, row.data());
+  });
+  return half.quantized.view();
 }
 
 /// One half, or two of about as many rows: cut between sequences or within a prompt's chunk, whose
@@ -134,10 +153,10 @@ void DecoderStep::attend(Half& half, std::uint32_t layer) {
   const std::size_t dim = config_.head_dim;
   const std::string name = taps_ == nullptr ? std::string() : "layer." + std::to_string(layer);
 
-  norm(weights.input_norm, half);
+  const auto normed = norm(weights.input_norm, weights.qkv, taps_ != nullptr, half);
   tap_operand(name + ".input_norm", half.normed.view());
   const auto qkv_cols = weights.qkv.rows;
-  linear(weights.qkv, half.normed.view(), qkv_.resize(rows, qkv_cols), qkv_cols, nullptr, pool_);
+  linear(weights.qkv, normed, qkv_.resize(rows, qkv_cols), qkv_cols, nullptr, pool_);
   tap(name + ".q_proj", qkv_, 0, heads * dim, true);
   tap(name + ".k_proj", qkv_, heads * dim, kv_heads * dim, true);
   tap(name + ".v_proj", qkv_, (heads + kv_heads) * dim, kv_heads * dim, true);
@@ -214,7 +233,8 @@ Result<void> DecoderStep::begin_feed_forward(const StepBatch& batch, Half& half,
                                              std::uint32_t layer) {
   const auto& weights = weights_->layers[layer];
   const std::string name = taps_ == nullptr ? std::string() : "layer." + std::to_string(layer);
-  norm(weights.post_norm, half);
+  const auto normed =
+      norm(weights.post_norm, weights.ffn.gate_up, weights.moe || taps_ != nullptr, half);
   tap_operand(name + ".post_norm", half.normed.view());
   if (weights.moe) {
     auto context = batch.context;
@@ -224,7 +244,9 @@ Result<void> DecoderStep::begin_feed_forward(const StepBatch& batch, Half& half,
       half.span.set("moesaic.moe.layer", std::int64_t{layer});
       half.span.set("moesaic.moe.rows", static_cast<std::int64_t>(half.rows));
     }
-    MOESAIC_CHECK(experts_.submit({layer, half.normed.view(), half.modality, context}, half.slot));
+    const auto quantized = normed.compute == Compute::kInt ? normed : Operand();
+    MOESAIC_CHECK(
+        experts_.submit({layer, half.normed.view(), half.modality, context, quantized}, half.slot));
   }
   if (weights.ffn.gate_up.data == nullptr) return {};
   half.shared.resize(half.rows, config_.hidden);
@@ -232,7 +254,7 @@ Result<void> DecoderStep::begin_feed_forward(const StepBatch& batch, Half& half,
   for (std::size_t r = 0; r < half.rows; ++r) ffn_out_[r] = half.shared.row(r);
   const FfnTask task{&weights.ffn.gate_up, &weights.ffn.down, {}, {},
                      ffn_out_.data(),      Compute::kF32};
-  ffn(std::span(&task, 1), half.normed.view(), ffn_, pool_);
+  ffn(std::span(&task, 1), normed, ffn_, pool_);
   return {};
 }
 

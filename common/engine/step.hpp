@@ -10,6 +10,7 @@
 #include "common/engine/expert_backend.hpp"
 #include "common/kernels/attention.hpp"
 #include "common/kernels/linear.hpp"
+#include "common/kernels/quantize_rows.hpp"
 #include "common/kernels/rope.hpp"
 #include "common/kv_cache/kv_cache.hpp"
 #include "common/model/activations.hpp"
@@ -79,8 +80,9 @@ class DecoderStep {
     std::vector<StepPart> parts;  ///< rows counted from `first`
     FloatRows x;                  ///< residual stream
     FloatRows shared, cos, sin;
-    OperandRows normed;  ///< what the experts read
-    Span span;           ///< of the layer's experts, if the step is traced
+    OperandRows normed;       ///< what the router reads, and weights of no integer format
+    QuantizedRows quantized;  ///< the same rows, as weights of integer formats read them
+    Span span;                ///< of the layer's experts, if the step is traced
   };
 
   void split(const StepBatch& batch);
@@ -92,7 +94,8 @@ class DecoderStep {
   void logits(const StepBatch& batch);
   void norm_row(const float* x, const AlignedVector<float>& weight, const OperandOut& out,
                 std::size_t row) const;
-  void norm(const AlignedVector<float>& weight, Half& half);
+  Operand norm(const AlignedVector<float>& weight, const PackedMatrix& reader, bool keep,
+               Half& half);
   void tap(const std::string& name, const FloatRows& x, std::size_t first, std::size_t width,
            bool fine);
   void tap_operand(const std::string& name, const Operand& x);

@@ -15,37 +15,34 @@ float quantize_block(const float* x, std::size_t cols, std::size_t block, std::i
   return run(x, cols, block, q, stride);
 }
 
-namespace {
+void QuantizedRows::resize(std::size_t rows, std::size_t cols, std::size_t padded,
+                           std::size_t block) {
+  values_.reserve(rows * padded);
+  scales_.reserve(rows * (padded / block) * sizeof(float));
+  view_ = {Compute::kInt, values_.data(), rows, cols, padded, scales_.as<float>().data(), block};
+}
 
-/// A row, block by block.
-/// @param q      [padded]
-/// @param scales [padded / block]
-void quantize_row(const float* x, std::size_t cols, std::size_t padded, std::size_t block,
-                  std::int8_t* q, float* scales) {
+void QuantizedRows::put(std::size_t row, const float* x) {
+  const std::size_t padded = view_.stride, block = view_.block;
+  std::int8_t* q = values_.as<std::int8_t>().data() + row * padded;
+  float* scale = scales_.as<float>().data() + row * (padded / block);
   for (std::size_t first = 0; first < padded; first += block) {
-    const std::size_t from = std::min(cols, first);
-    *scales++ = quantize_block(x + from, std::min(block, cols - from), block, q + first);
+    const std::size_t from = std::min(view_.cols, first);
+    *scale++ = quantize_block(x + from, std::min(block, view_.cols - from), block, q + first);
   }
 }
 
-}  // namespace
-
 Operand QuantizedRows::quantize(const Operand& x, std::size_t padded, std::size_t block,
                                 ThreadPool& pool) {
-  const std::size_t blocks = padded / block;
-  values_.reserve(x.rows * padded);
-  scales_.reserve(x.rows * blocks * sizeof(float));
-  auto* const values = values_.as<std::int8_t>().data();
-  auto* const scales = scales_.as<float>().data();
+  resize(x.rows, x.cols, padded, block);
   constexpr std::size_t kRows = 8;
   pool.parallel_for((x.rows + kRows - 1) / kRows, [&](std::size_t part) {
     thread_local AlignedVector<float> widened;
     widened.resize(x.cols);
     for (std::size_t r = part * kRows; r < x.rows && r < (part + 1) * kRows; ++r)
-      quantize_row(f32_row(x, r, widened.data()), x.cols, padded, block, values + r * padded,
-                   scales + r * blocks);
+      put(r, f32_row(x, r, widened.data()));
   });
-  return {Compute::kInt, values, x.rows, x.cols, padded, scales, block};
+  return view_;
 }
 
 }  // namespace moesaic

@@ -28,12 +28,21 @@ QuantizeBlockFn quantize_block_for(Isa isa);
 /// Rows in the form that integer products read and that travels to expert shards.
 class QuantizedRows {
  public:
-  /// Quantises all rows of x (f32 or bf16) over the pool.
-  /// @return the rows; valid until the next call
+  /// Room for rows, their contents undefined until `put`.
+  /// @param padded columns of a row, a multiple of `block`
+  void resize(std::size_t rows, std::size_t cols, std::size_t padded, std::size_t block);
+  /// Quantises one row, zeros beyond its columns. Any thread, each row once.
+  /// @param x [cols]
+  void put(std::size_t row, const float* x);
+  /// Resizes and puts all rows of x (f32 or bf16) over the pool.
+  /// @return `view`
   Operand quantize(const Operand& x, std::size_t padded, std::size_t block, ThreadPool& pool);
+  /// Valid until the next `resize`.
+  Operand view() const { return view_; }
 
  private:
   AlignedBuffer values_, scales_;
+  Operand view_;
 };
 
 }  // namespace moesaic

@@ -378,7 +378,7 @@ void run_tiles(const IntegerJob& job) {
         drain.in = b == 0 ? kMinusZeros.values : drain.out;
         drain.to = Drain::To::kSums;
         if (!last_block) continue;
-        drain.epilogue = epilogue_of(*job.w, *job.sink, p);
+        if (i == 0) drain.epilogue = epilogue_of(*job.w, *job.sink, p);
         drain.to = drain.epilogue.kind == Epilogue::Kind::kSiluMul ? Drain::To::kSiluMul
                                                                    : Drain::To::kRows;
         drain.panel_scales = reinterpret_cast<const float*>(panel);

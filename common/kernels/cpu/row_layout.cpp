@@ -167,16 +167,24 @@ void finish_block(const RowLayout& layout, std::size_t row, std::size_t b, float
   sums[b * ld + row] = sum;
 }
 
-/// Puts block `b` of a quantised row to its place in a tile.
-void place_block(const RowLayout& layout, std::size_t row, std::size_t b, const std::int8_t* q,
-                 float scale, std::byte* data) {
-  std::byte* to = data + layout.value_offset(row, b * layout.block);
-  for (std::size_t k = 0; k < layout.block; k += 64, to += layout.chunk())
-    std::memcpy(to, q + k, 64);
-  finish_block(layout, row, b, scale, data);
+/// Puts the quantised rows of a tile, rows first .. of the layout, to their place.
+void place_rows(const RowLayout& layout, const Operand& x, const std::uint32_t* rows,
+                std::size_t first, std::size_t count, std::byte* data) {
+  assert(x.block == layout.block && x.stride >= layout.padded_cols);
+  const std::size_t blocks = layout.padded_cols / layout.block;
+  const std::int8_t* from[RowLayout::kTileRows];
+  for (std::size_t i = 0; i < count; ++i)
+    from[i] = x.int8(rows == nullptr ? first + i : rows[first + i]);
+  std::byte* to = data + layout.value_offset(first, 0);
+  for (std::size_t k = 0; k < layout.padded_cols; k += 64, to += layout.chunk())
+    for (std::size_t i = 0; i < count; ++i) std::memcpy(to + i * 64, from[i] + k, 64);
+  for (std::size_t i = 0; i < count; ++i) {
+    const float* scales = x.scales + (rows == nullptr ? first + i : rows[first + i]) * blocks;
+    for (std::size_t b = 0; b < blocks; ++b) finish_block(layout, first + i, b, scales[b], data);
+  }
 }
 
-/// The same of values that are not quantised yet.
+/// Quantises block `b` of a row to its place.
 void quantize_to_place(const RowLayout& layout, std::size_t row, std::size_t b, const float* x,
                        std::size_t cols, std::byte* data) {
   std::byte* to = data + layout.value_offset(row, b * layout.block);
@@ -194,20 +202,18 @@ void clear_padding(const RowLayout& layout, std::size_t b, std::byte* data) {
 
 void prepare_integer(const RowLayout& layout, const Operand& x, const std::uint32_t* rows,
                      std::size_t first_group, std::size_t last_group, std::byte* data) {
-  thread_local AlignedVector<float> widened;
-  widened.resize(x.cols);
   const std::size_t blocks = layout.padded_cols / layout.block;
   if (last_group == layout.groups)
     for (std::size_t b = 0; b < blocks; ++b) clear_padding(layout, b, data);
+  if (x.compute == Compute::kInt) {
+    for (std::size_t g = first_group; g < last_group; ++g)
+      place_rows(layout, x, rows, layout.first(g), layout.first(g + 1) - layout.first(g), data);
+    return;
+  }
+  thread_local AlignedVector<float> widened;
+  widened.resize(x.cols);
   for (std::size_t row = layout.first(first_group); row < layout.first(last_group); ++row) {
-    const std::size_t r = rows == nullptr ? row : rows[row];
-    if (x.compute == Compute::kInt) {
-      assert(x.block == layout.block && x.stride >= layout.padded_cols);
-      for (std::size_t b = 0; b < blocks; ++b)
-        place_block(layout, row, b, x.int8(r) + b * layout.block, x.scales[r * blocks + b], data);
-      continue;
-    }
-    const float* values = f32_row(x, r, widened.data());
+    const float* values = f32_row(x, rows == nullptr ? row : rows[row], widened.data());
     for (std::size_t b = 0; b < blocks; ++b) {
       const std::size_t first = std::min(x.cols, b * layout.block);
       quantize_to_place(layout, row, b, values + first, std::min(layout.block, x.cols - first),
