@@ -17,6 +17,7 @@ namespace {
 constexpr std::size_t kAlign = 64;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 constexpr std::size_t kMapFrom = 2 * kHugePage;
+constexpr std::size_t kMapScratchFrom = std::size_t{256} << 10;
 
 // A sanitizer finds a use after free only in memory that was freed.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -101,6 +102,15 @@ AlignedBuffer AlignedBuffer::uninitialized(std::size_t bytes) {
   AlignedBuffer buffer;
   if (bytes == 0) return buffer;
   const auto [data, release] = bytes >= kMapFrom ? map_pages(bytes) : take_block(bytes);
+  buffer.data_ = {data, release};
+  buffer.bytes_ = bytes;
+  return buffer;
+}
+
+AlignedBuffer AlignedBuffer::scratch(std::size_t bytes) {
+  if (bytes < kMapScratchFrom) return AlignedBuffer(bytes);
+  AlignedBuffer buffer;
+  const auto [data, release] = map_pages(bytes);
   buffer.data_ = {data, release};
   buffer.bytes_ = bytes;
   return buffer;

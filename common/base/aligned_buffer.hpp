@@ -48,12 +48,16 @@ class AlignedBuffer {
     return {reinterpret_cast<const T*>(data_.get()), bytes_ / sizeof(T)};
   }
 
-  /// Makes room for at least `bytes`; contents are lost when it grows.
+  /// Makes room for at least `bytes`; contents are lost when it grows. What is kept from call to
+  /// call so lies in a huge page from 256 KiB on: lines of scattered small pages drive each other
+  /// out of L2.
   void reserve(std::size_t bytes) {
-    if (bytes > bytes_) *this = AlignedBuffer(bytes + bytes / 4);
+    if (bytes > bytes_) *this = scratch(bytes + bytes / 4);
   }
 
  private:
+  static AlignedBuffer scratch(std::size_t bytes);
+
   std::unique_ptr<std::byte, AlignedRelease> data_;
   std::size_t bytes_ = 0;
 };
