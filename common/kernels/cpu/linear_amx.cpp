@@ -32,24 +32,37 @@ constexpr int kStreams = 3;
 struct Pending {
   const float* c = nullptr;  ///< [rows][32]
   std::size_t panel = 0, first_row = 0, rows = 0;
-  Epilogue epilogue;
+  const Epilogue* epilogue = nullptr;
 };
 
 MOESAIC_AVX512_INLINE void finish(const Pending& last, std::size_t from, std::size_t to,
                                   const PanelSink& sink) {
   const float* c = last.c + from * 32;
-  if (last.epilogue.kind == Epilogue::Kind::kTake)
+  if (last.epilogue->kind == Epilogue::Kind::kTake)
     return sink.take(last.panel, last.first_row + from, to - from, c, 32);
   for (; from < to; ++from, c += 32)
-    finish_row<false>(last.epilogue, last.panel, last.first_row + from, _mm512_load_ps(c),
+    finish_row<false>(*last.epilogue, last.panel, last.first_row + from, _mm512_load_ps(c),
                       _mm512_load_ps(c + 16), nullptr);
 }
 
-/// `epilogue_of` without the kind that only integer products know.
-Epilogue epilogue(const PanelJob& job, std::size_t panel) {
-  const auto e = epilogue_of(*job.w, *job.sink, panel);
-  return e.kind == Epilogue::Kind::kSiluMul ? Epilogue{} : e;
-}
+/// What becomes of the sums of a job, but for the kind that only integer products know.
+class Epilogues {
+ public:
+  /// @pre job has a panel
+  explicit Epilogues(const PanelJob& job)
+      : whole_(epilogue_of(*job.w, *job.sink, job.first_panel)),
+        last_(epilogue_of(*job.w, *job.sink, job.last_panel - 1)),
+        last_panel_(job.last_panel - 1) {
+    for (Epilogue* e : {&whole_, &last_})
+      if (e->kind == Epilogue::Kind::kSiluMul) *e = {};
+  }
+  /// The last panel may be a part of one.
+  const Epilogue* of(std::size_t panel) const { return panel == last_panel_ ? &last_ : &whole_; }
+
+ private:
+  Epilogue whole_, last_;
+  std::size_t last_panel_;
+};
 
 /// One unit: 16 * kRowTiles rows x one panel, `steps` times 32 k. The sums stay in tiles: 0, 1 (2,
 /// 3) are the panel's halves for the first (second) 16 rows. Rows and weights come from L2, which
@@ -126,7 +139,7 @@ MOESAIC_AMX void run_tiles(const PanelJob& job) {
   const RowLayout& layout = *job.layout;
   const std::size_t first_row = layout.first(job.first_group);
   const std::size_t last_row = layout.first(job.last_group);
-  if (first_row == last_row) return;
+  if (first_row == last_row || job.first_panel == job.last_panel) return;
   const std::size_t all_steps = (job.w->cols + RowLayout::kTileK - 1) / RowLayout::kTileK;
   const std::size_t parts = std::max<std::size_t>(1, (all_steps + kPartSteps / 2) / kPartSteps);
   const std::size_t part_bytes = (all_steps + parts - 1) / parts * kPanelStep;
@@ -137,6 +150,7 @@ MOESAIC_AMX void run_tiles(const PanelJob& job) {
   if (parts > 1) waiting.reserve(resident * kPartRows * 32 * sizeof(float));
   auto* const partial = waiting.as<float>().data();
   const WholeTiles tiles;
+  const Epilogues epilogues(job);
   alignas(64) float sums[2][kUnitRows * 32];
   Pending last;
   int turn = 0;
@@ -172,7 +186,7 @@ MOESAIC_AMX void run_tiles(const PanelJob& job) {
                 part == 0 ? nullptr : wait, c, streams, last, *job.sink);
             last = {};
             if (!done) continue;
-            last = {c, first + p, row, rows, epilogue(job, first + p)};
+            last = {c, first + p, row, rows, epilogues.of(first + p)};
             turn ^= 1;
           }
         }
