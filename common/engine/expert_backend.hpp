@@ -49,7 +49,8 @@ class ExpertBackend {
   virtual std::size_t slots() const { return 1; }
   /// A step begins: what an earlier one left open is abandoned, and a new topology may be used.
   virtual void begin_step() {}
-  /// Starts one layer. `step.x` and `step.quantized` must stay valid until `gather` returns or the next step begins.
+  /// Starts one layer. `step.x` and `step.quantized` must stay valid until `gather` returns or the
+  /// next step begins.
   [[nodiscard]] virtual Result<void> submit(const MoeStep& step, std::size_t slot = 0) = 0;
   /// Gives the routed sum of every row to `take`, each once; of some rows only if it fails.
   /// @errors kExpertUnavailable: needed shards did not answer by the step's deadline (or were
