@@ -108,12 +108,8 @@ AlignedBuffer AlignedBuffer::uninitialized(std::size_t bytes) {
 }
 
 AlignedBuffer AlignedBuffer::scratch(std::size_t bytes) {
-  if (bytes < kMapScratchFrom) return AlignedBuffer(bytes);
-  AlignedBuffer buffer;
-  const auto [data, release] = map_pages(bytes);
-  buffer.data_ = {data, release};
-  buffer.bytes_ = bytes;
-  return buffer;
+  // More address space than asked for; only what is written takes memory.
+  return AlignedBuffer(bytes < kMapScratchFrom ? bytes : std::max(bytes, kMapFrom));
 }
 
 AlignedBuffer::AlignedBuffer(std::size_t bytes) : AlignedBuffer(uninitialized(bytes)) {

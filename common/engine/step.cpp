@@ -171,7 +171,7 @@ void DecoderStep::attend(Half& half, std::uint32_t layer) {
     tap_heads(name + ".q_rot", 0, heads);
     tap_heads(name + ".k_rot", heads, kv_heads);
   }
-  for (const auto& part : half.parts) append_kv(part, layer, angles);
+  for (const auto& part : half.parts) store_kv(part, layer, angles);
 
   const auto attended =
       attended_.resize(operand_form(weights.attn_out.format, compute_), rows, heads * dim);
@@ -208,7 +208,7 @@ void DecoderStep::attend(Half& half, std::uint32_t layer) {
 }
 
 /// Puts k and v of a part's rows into their pages.
-void DecoderStep::append_kv(const StepPart& part, std::uint32_t layer, const RopeAngles& angles) {
+void DecoderStep::store_kv(const StepPart& part, std::uint32_t layer, const RopeAngles& angles) {
   constexpr std::size_t kSlots = 16;  // of a line of int8 keys: no two threads write to one
   const std::size_t dim = config_.head_dim;
   const std::size_t first_slot = part.first_index / kSlots;
@@ -222,9 +222,8 @@ void DecoderStep::append_kv(const StepPart& part, std::uint32_t layer, const Rop
     pages.resize(config_.kv_heads);
     for (std::uint32_t h = 0; h < config_.kv_heads; ++h)
       pages[h] = kv_.page(part.blocks[from / kPageTokens], layer, h);
-    moesaic::append_kv(
-        shape_, pages.data(), from % kPageTokens,
-        {k, k + config_.kv_heads * dim, qkv_.cols(), to - from, angles.from(row, dim)});
+    append_kv(shape_, pages.data(), from % kPageTokens,
+              {k, k + config_.kv_heads * dim, qkv_.cols(), to - from, angles.from(row, dim)});
   });
 }
 

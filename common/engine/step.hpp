@@ -88,7 +88,7 @@ class DecoderStep {
   void split(const StepBatch& batch);
   void embed(const StepBatch& batch, Half& half);
   void attend(Half& half, std::uint32_t layer);
-  void append_kv(const StepPart& part, std::uint32_t layer, const RopeAngles& angles);
+  void store_kv(const StepPart& part, std::uint32_t layer, const RopeAngles& angles);
   Result<void> begin_feed_forward(const StepBatch& batch, Half& half, std::uint32_t layer);
   Result<void> end_feed_forward(Half& half, std::uint32_t layer);
   void logits(const StepBatch& batch);

@@ -87,32 +87,32 @@ struct BlockRunner {
     return block.kv_head * group() + (block.first_unit + u) % group();
   }
 
-  static constexpr std::size_t kRowsAhead = 2;
-  void fetch_query(const float* q, bool there) const {
-    for (std::size_t d = 0; there && d < shape.head_dim; d += 16) __builtin_prefetch(q + d, 0, 3);
+  void fetch_query(const float* q) const {
+    for (std::size_t d = 0; d < shape.head_dim; d += 16) __builtin_prefetch(q + d, 0, 3);
   }
 
   void prepare() const {
+    constexpr std::size_t kRowsAhead = 2;
     const AttentionTask& task = *block.task;
     const bool packed = level.packed && shape.kv == Compute::kBf16;
     const std::size_t bytes = layout.dim * (packed ? sizeof(Bf16) : sizeof(float));
-    auto* const turned = reinterpret_cast<float*>(space.scratch);
+    auto* const scratch = reinterpret_cast<float*>(space.scratch);
     for (std::size_t u = 0; u < block.units; ++u) {
       const float* q = task.q + row(u) * task.q_stride + head(u) * shape.head_dim;
-      fetch_query(q + kRowsAhead * task.q_stride, u + kRowsAhead * group() < block.units);
-      if (const RopeAngles angles = task.angles.from(row(u), shape.head_dim);
-          angles.cos != nullptr) {
-        level.vectors->turn(q, angles.cos, angles.sin, shape.head_dim, turned);
-        q = turned;
+      if (u + kRowsAhead * group() < block.units) fetch_query(q + kRowsAhead * task.q_stride);
+      const RopeAngles angles = task.angles.from(row(u), shape.head_dim);
+      if (angles.cos != nullptr) {
+        level.vectors->turn(q, angles.cos, angles.sin, shape.head_dim, scratch);
+        q = scratch;
       }
       if (shape.kv == Compute::kInt)
         prepare_int8_query(
-            level, layout, q, shape.head_dim, turned,
+            level, layout, q, shape.head_dim, scratch,
             reinterpret_cast<std::int8_t*>(space.q) + u * int8_query_stride(layout.dim),
             space.query[u]);
       else
         prepare_query(level, layout, q, shape.head_dim, space.q + u * bytes);
-      space.visible[u] = visible_tokens(*block.task, row(u));
+      space.visible[u] = visible_tokens(task, row(u));
     }
   }
 
@@ -237,14 +237,6 @@ void check(const AttentionShape& shape) {
 }
 
 template <Isa kIsa>
-void append_kv_at(const AttentionShape& shape, std::byte* const* pages, std::size_t token,
-                  const KvRows& rows) {
-  assert(token + rows.rows <= kPageTokens);
-  store_kv_rows(level_for(kIsa), page_layout(shape), pages, token, rows, shape.kv_heads,
-                shape.head_dim);
-}
-
-template <Isa kIsa>
 void attention_at(const AttentionShape& shape, const AttentionTask& task, std::size_t first_kv_head,
                   std::size_t last_kv_head) {
   check(shape);
@@ -264,24 +256,8 @@ void append_kv(const AttentionShape& shape, std::byte* page, std::size_t token, 
 
 void append_kv(const AttentionShape& shape, std::byte* const* pages, std::size_t token,
                const KvRows& rows) {
-  static const AppendKvFn best = append_kv_for(active_isa());
-  best(shape, pages, token, rows);
-}
-
-AppendKvFn append_kv_for(Isa isa) {
-  switch (isa) {
-    case Isa::kScalar:
-      return append_kv_at<Isa::kScalar>;
-    case Isa::kAvx2:
-      return append_kv_at<Isa::kAvx2>;
-    case Isa::kAvx512:
-      return append_kv_at<Isa::kAvx512>;
-    case Isa::kAmx:
-      return append_kv_at<Isa::kAmx>;
-    case Isa::kAvx512Bf16:
-      return append_kv_at<Isa::kAvx512Bf16>;
-  }
-  return append_kv_at<Isa::kScalar>;
+  static const Level& level = level_for(active_isa());
+  store_kv_rows(level, page_layout(shape), pages, token, rows, shape.kv_heads, shape.head_dim);
 }
 
 AttentionFn attention_for(Isa isa) {

@@ -62,7 +62,7 @@ struct KvRows {
 };
 
 /// `append_kv` of rows at slots `token` .. `token` + rows - 1 (at most 63) of a page of each KV
-/// head.
+/// head. Threads may store different rows of a page at once.
 /// @param pages [kv_heads]
 void append_kv(const AttentionShape& shape, std::byte* const* pages, std::size_t token,
                const KvRows& rows);
@@ -72,7 +72,7 @@ void append_kv(const AttentionShape& shape, std::byte* const* pages, std::size_t
 struct AttentionTask {
   const float* q = nullptr;  ///< row r at q + r * q_stride: [heads, head_dim] f32
   std::size_t q_stride = 0;
-  RopeAngles angles;  ///< by which `rope_text` is to turn q
+  RopeAngles angles;  ///< of the rows, by which `rope_text` is to turn q
   std::size_t rows = 0;
   std::size_t first_position = 0;  ///< index in the sequence, not the 3-D position
   const std::byte* const* pages =
@@ -111,9 +111,6 @@ void attention_vision(float* qkv, const RopeAngles& angles, std::size_t patches,
 
 /// One task on the calling thread at one level, and the plain f64 versions (of turned q): for
 /// tests.
-using AppendKvFn = void (*)(const AttentionShape&, std::byte* const* pages, std::size_t token,
-                            const KvRows&);
-AppendKvFn append_kv_for(Isa isa);
 using AttentionFn = void (*)(const AttentionShape&, const AttentionTask&, std::size_t first_kv_head,
                              std::size_t last_kv_head);
 AttentionFn attention_for(Isa isa);

@@ -233,8 +233,9 @@ struct PageLayout {
 /// Writes one token's key and value vector; k and v hold head_dim values, the rest up to D is zero.
 void store_kv(const Level& level, const PageLayout& layout, std::byte* page, std::size_t token,
               const float* k, const float* v, std::size_t head_dim);
-/// The same for `rows` tokens from `token` on and every KV head, keys turned by the angles.
+/// The same for rows of tokens from `token` on and every KV head, keys turned by the angles.
 /// @param pages of each KV head
+/// @pre token + rows.rows <= layout.tokens
 void store_kv_rows(const Level& level, const PageLayout& layout, std::byte* const* pages,
                    std::size_t token, const KvRows& rows, std::size_t kv_heads,
                    std::size_t head_dim);
@@ -278,7 +279,7 @@ void prepare_query(const Level& level, const PageLayout& layout, const float* q,
                    std::size_t head_dim, std::byte* out);
 
 /// The same for int8 pages: absmax / 127 is the scale of the whole vector.
-/// @param scaled [head_dim] scratch
+/// @param scaled [head_dim] scratch, may be q
 void prepare_int8_query(const Level& level, const PageLayout& layout, const float* q,
                         std::size_t head_dim, float* scaled, std::int8_t* out, Int8Query& query);
 

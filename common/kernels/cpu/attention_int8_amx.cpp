@@ -169,15 +169,15 @@ inline std::size_t seen(const PageRun& run, const Step& step, std::size_t unit) 
   return visible > first ? visible - first : 0;
 }
 
-/// Products of U units of a group from its `u0`th on become scores, in place, and the largest of
-/// each lane is kept.
+/// Products of U units of a group from its `group_unit`th on become scores, in place, and the
+/// largest of each lane is kept.
 template <std::size_t U, bool kMask>
-MOESAIC_AMX_INLINE void scale_scores(const PageRun& run, const Step& step, std::size_t u0,
+MOESAIC_AMX_INLINE void scale_scores(const PageRun& run, const Step& step, std::size_t group_unit,
                                      std::int32_t (*scores)[kPageTokens], Memory& memory) {
   const auto* key_scales =
       reinterpret_cast<const float*>(run.pages[step.page] + run.layout.scales_offset());
 #pragma GCC unroll 4
-  for (std::size_t u = u0; u < u0 + U; ++u) {
+  for (std::size_t u = group_unit; u < group_unit + U; ++u) {
     const __m512 qs = _mm512_set1_ps(run.query[step.unit + u].scale);
     const std::size_t tokens = seen(run, step, step.unit + u);
     __m512 v[4];

@@ -168,10 +168,11 @@ void store_kv(const Level& level, const PageLayout& layout, std::byte* page, std
 void store_kv_rows(const Level& level, const PageLayout& layout, std::byte* const* pages,
                    std::size_t token, const KvRows& rows, std::size_t kv_heads,
                    std::size_t head_dim) {
+  assert(token + rows.rows <= layout.tokens);
   const std::size_t dim = layout.dim;
   const bool fours =
       layout.kv == Compute::kInt && level.vectors->store_four != nullptr && dim % 64 == 0;
-  thread_local AlignedBuffer memory;
+  thread_local AlignedBuffer memory;  // a turned key, four keys and four values in int8
   memory.reserve(dim * sizeof(float) + 8 * dim);
   auto* const turned = memory.as<float>().data();
   auto* const keys = reinterpret_cast<std::int8_t*>(turned + dim);

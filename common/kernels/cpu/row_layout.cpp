@@ -16,6 +16,11 @@
 namespace moesaic::cpu {
 namespace {
 
+/// The row of an operand that stands in row i of a layout.
+std::size_t picked(const std::uint32_t* rows, std::size_t i) {
+  return rows == nullptr ? i : rows[i];
+}
+
 // A prepared row is a sequence of 32-bit elements, one per column (widened) or pair of columns. How
 // each source yields them: four at a time, or the one at `i` of `cols` columns.
 
@@ -87,8 +92,7 @@ template <class From>
 void prepare(const RowLayout& layout, const Operand& x, const std::uint32_t* rows,
              std::size_t first_group, std::size_t last_group, std::byte* data) {
   const auto source = [&](std::size_t row) {
-    const std::size_t r = rows == nullptr ? row : rows[row];
-    return static_cast<const typename From::Value*>(x.data) + r * x.stride;
+    return static_cast<const typename From::Value*>(x.data) + picked(rows, row) * x.stride;
   };
   for (std::size_t k = 0; k < layout.padded_cols; k += kTileCols) {
     const std::size_t padded = std::min(kTileCols, layout.padded_cols - k);
@@ -113,8 +117,7 @@ void prepare_tiles(const RowLayout& layout, const Operand& x, const std::uint32_
   for (std::size_t g = first_group; g < last_group; ++g) {
     const std::size_t first = layout.first(g), count = layout.first(g + 1) - first;
     const Bf16* from[RowLayout::kTileRows];
-    for (std::size_t i = 0; i < count; ++i)
-      from[i] = x.bf16(rows == nullptr ? first + i : rows[first + i]);
+    for (std::size_t i = 0; i < count; ++i) from[i] = x.bf16(picked(rows, first + i));
     for (std::size_t k = 0; k < layout.padded_cols; k += kCols) {
       std::byte* to = data + layout.tile_offset(first, k);
       const std::size_t cols = std::min(kCols, x.cols - std::min(x.cols, k));
@@ -173,13 +176,12 @@ void place_rows(const RowLayout& layout, const Operand& x, const std::uint32_t* 
   assert(x.block == layout.block && x.stride >= layout.padded_cols);
   const std::size_t blocks = layout.padded_cols / layout.block;
   const std::int8_t* from[RowLayout::kTileRows];
-  for (std::size_t i = 0; i < count; ++i)
-    from[i] = x.int8(rows == nullptr ? first + i : rows[first + i]);
+  for (std::size_t i = 0; i < count; ++i) from[i] = x.int8(picked(rows, first + i));
   std::byte* to = data + layout.value_offset(first, 0);
   for (std::size_t k = 0; k < layout.padded_cols; k += 64, to += layout.chunk())
     for (std::size_t i = 0; i < count; ++i) std::memcpy(to + i * 64, from[i] + k, 64);
   for (std::size_t i = 0; i < count; ++i) {
-    const float* scales = x.scales + (rows == nullptr ? first + i : rows[first + i]) * blocks;
+    const float* scales = x.scales + picked(rows, first + i) * blocks;
     for (std::size_t b = 0; b < blocks; ++b) finish_block(layout, first + i, b, scales[b], data);
   }
 }
@@ -213,7 +215,7 @@ void prepare_integer(const RowLayout& layout, const Operand& x, const std::uint3
   thread_local AlignedVector<float> widened;
   widened.resize(x.cols);
   for (std::size_t row = layout.first(first_group); row < layout.first(last_group); ++row) {
-    const float* values = f32_row(x, rows == nullptr ? row : rows[row], widened.data());
+    const float* values = f32_row(x, picked(rows, row), widened.data());
     for (std::size_t b = 0; b < blocks; ++b) {
       const std::size_t first = std::min(x.cols, b * layout.block);
       quantize_to_place(layout, row, b, values + first, std::min(layout.block, x.cols - first),

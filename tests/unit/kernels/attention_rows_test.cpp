@@ -6,6 +6,7 @@
 
 #include "common/base/thread_pool.hpp"
 #include "common/kernels/attention.hpp"
+#include "common/kernels/cpu/attention_impl.hpp"
 #include "common/kernels/rope.hpp"
 #include "tests/unit/kernels/attention_fixture.hpp"
 
@@ -42,14 +43,23 @@ struct Angles {
 class AttentionRowsTest : public testing::TestWithParam<Isa> {
  protected:
   /// The pages of all KV heads after `rows` tokens from `token` on were stored; the rest is 0xff.
+  template <class Append>
   static std::vector<std::byte> stored(const AttentionShape& shape, std::size_t token,
-                                       const KvRows& rows, AppendKvFn append) {
+                                       const KvRows& rows, Append append) {
     std::vector<std::byte> memory(shape.kv_heads * shape.page_bytes(), std::byte{0xff});
     std::vector<std::byte*> pages(shape.kv_heads);
     for (std::size_t h = 0; h < shape.kv_heads; ++h)
       pages[h] = memory.data() + h * shape.page_bytes();
     append(shape, pages.data(), token, rows);
     return memory;
+  }
+
+  /// What `append_kv` of rows does at the level under test.
+  static void in_rows(const AttentionShape& shape, std::byte* const* pages, std::size_t token,
+                      const KvRows& rows) {
+    const attention_detail::PageLayout layout{shape.kv, shape.padded_dim(), kPageTokens};
+    attention_detail::store_kv_rows(attention_detail::level_for(GetParam()), layout, pages, token,
+                                    rows, shape.kv_heads, shape.head_dim);
   }
 
   static void one_by_one(const AttentionShape& shape, std::byte* const* pages, std::size_t token,
@@ -74,8 +84,7 @@ TEST_P(AttentionRowsTest, AreStoredAsTokensOneByOne) {
           if (rows > 4) x[stride + 1] = std::numeric_limits<float>::infinity();
           const float* v = x.data() + shape.kv_heads * dim;
           const KvRows turned{x.data(), v, stride, rows, {}};
-          EXPECT_EQ(stored(shape, token, turned, append_kv_for(GetParam())),
-                    stored(shape, token, turned, one_by_one))
+          EXPECT_EQ(stored(shape, token, turned, in_rows), stored(shape, token, turned, one_by_one))
               << static_cast<int>(kv) << " dim " << dim << " token " << token << " rows " << rows;
         }
 }
@@ -89,8 +98,7 @@ TEST_P(AttentionRowsTest, KeysAreTurnedAsByRopeText) {
       const auto k = gaussian(kRows * 2 * dim, 6), v = gaussian(kRows * 2 * dim, 7);
       auto turned = k;
       angles.turn(turned, 2, dim);
-      EXPECT_EQ(stored(shape, 2, {k.data(), v.data(), 2 * dim, kRows, angles.view()},
-                       append_kv_for(GetParam())),
+      EXPECT_EQ(stored(shape, 2, {k.data(), v.data(), 2 * dim, kRows, angles.view()}, in_rows),
                 stored(shape, 2, {turned.data(), v.data(), 2 * dim, kRows, {}}, one_by_one))
           << static_cast<int>(kv) << " dim " << dim;
     }
