@@ -15,11 +15,11 @@
 
 // Integer products on tiles. Tiles 0-3 hold sums, 4 and 5 activations, 6 and 7 weights. A unit of
 // work is 32 outputs (a panel) x up to 32 rows x one K block; all units of a block pass over the
-// same unpacked weights in L1. What else there is to do stands between the tile instructions of a
-// unit, a piece in each gap, where it costs next to nothing (and a core that is shared with another
-// user of tiles wants gaps, see MOESAIC_TILE_GAP): the sums of the unit before are scaled and added
-// up, or finished after the last block, weights are unpacked, in the first unit of a block those of
-// the next step, and those of the next block are prefetched.
+// same unpacked weights in L1, of which there is just enough: what lies there beside them is paid
+// for. What else there is to do stands between the tile instructions of a unit, a piece in each gap
+// (a core that is shared with another user of tiles wants gaps, see MOESAIC_TILE_GAP): the sums of
+// the unit before are scaled and added up, or finished after the last block, the weights of the
+// next block are prefetched and, in the last unit of a block, unpacked in the place of its own.
 
 namespace moesaic::cpu {
 namespace {
@@ -34,8 +34,7 @@ template <class Format>
 struct Unpacked {
   static constexpr std::size_t kPlanes = 1;
   template <int j>
-  MOESAIC_AVX512 [[gnu::noinline]] static void quarter(const std::byte* panel, std::size_t q,
-                                                       std::byte* out) {
+  MOESAIC_AVX512_INLINE static void quarter(const std::byte* panel, std::size_t q, std::byte* out) {
     Format::quarter(Format::block(panel, q), panel, q, j, 0,
                     [&](std::size_t l, __m512i w0, __m512i w1) MOESAIC_AVX512_LAMBDA {
                       _mm512_store_si512(out + l * 64, w0);
@@ -64,8 +63,7 @@ struct Unpacked<Ccq2> {
     return _mm512_add_epi8(_mm512_mullo_epi16(levels, p.mult), p.base);
   }
   template <int j>
-  MOESAIC_AVX512 [[gnu::noinline]] static void quarter(const std::byte* panel, std::size_t q,
-                                                       std::byte* out) {
+  MOESAIC_AVX512_INLINE static void quarter(const std::byte* panel, std::size_t q, std::byte* out) {
     const std::byte* block = Ccq2::block(panel, q);
     const __m512i m0 = Ccq2::group_scale(block, q, 0), m1 = Ccq2::group_scale(block, q, 1);
     const __m512i three = _mm512_set1_epi32(3);
@@ -82,13 +80,13 @@ struct Unpacked<Ccq2> {
   }
 };
 
-/// The first 64 k of a panel.
+/// 64 k of a panel.
 template <class Format>
-void unpack_first(const std::byte* panel, std::byte* out) {
-  Unpacked<Format>::template quarter<0>(panel, 0, out);
-  Unpacked<Format>::template quarter<1>(panel, 0, out);
-  Unpacked<Format>::template quarter<2>(panel, 0, out);
-  Unpacked<Format>::template quarter<3>(panel, 0, out);
+MOESAIC_AVX512 void unpack(const std::byte* panel, std::size_t q, std::byte* out) {
+  Unpacked<Format>::template quarter<0>(panel, q, out);
+  Unpacked<Format>::template quarter<1>(panel, q, out);
+  Unpacked<Format>::template quarter<2>(panel, q, out);
+  Unpacked<Format>::template quarter<3>(panel, q, out);
 }
 
 // ---------------------------------------------------------------- sums
@@ -96,12 +94,18 @@ void unpack_first(const std::byte* panel, std::byte* out) {
 /// Sums of a unit and K block, on their way from tiles to the unit's f32 sums, out = sum * scale +
 /// in, or, after the last block, to what becomes of them.
 struct Drain {
-  enum class To : std::uint8_t { kSums, kSiluMul, kRows };
+  enum class To : std::uint8_t {
+    kSums,
+    kSiluMul,
+    kLeaves,  ///< Epilogue::kLeaves with weights
+    kOther,   ///< by the epilogue's kind
+  };
   To to = To::kSums;
   std::size_t rows = 0;               ///< real ones, at most 32
   const std::int32_t* sum = nullptr;  ///< [rows][32], or [planes][16][32]
   const float* scales = nullptr;      ///< of the rows in this block
-  const float* in = nullptr;          ///< [rows][32]; of the first block -0, which adds nothing
+  const float* in = nullptr;          ///< [rows][32], or [32] for all rows
+  std::size_t in_bytes = 0;           ///< to the next row of these, 128 or 0
   float* out = nullptr;               ///< [rows][32]
   // Of finished sums.
   Epilogue epilogue;
@@ -117,25 +121,53 @@ MOESAIC_AVX512_INLINE __m512i sum_of_planes(const std::int32_t* sum) {
   return _mm512_add_epi32(low, _mm512_slli_epi32(_mm512_load_si512(sum + 512), 2));
 }
 
-/// Row i of a drain, in bytes and counters that run beside it.
+/// The row of a drain that is next, and what is needed for every row. The compiler keeps this in
+/// registers; what a pointer leads to it would read again behind every tile instruction.
 struct DrainCursor {
   const std::byte *sum, *in;
   std::byte* out;
   const float* scale;
+  std::size_t in_bytes, first_row, panel;
+  Epilogue epilogue;
+  __m512 scale0, scale1;  ///< of the panel
   std::size_t row = 0;
 
-  explicit DrainCursor(const Drain& d)
-      : sum(reinterpret_cast<const std::byte*>(d.sum)),
-        in(reinterpret_cast<const std::byte*>(d.in)),
-        out(reinterpret_cast<std::byte*>(d.out)),
-        scale(d.scales) {}
+  template <Drain::To kTo>
+  MOESAIC_AVX512_INLINE static DrainCursor start(const Drain& d) {
+    DrainCursor at;
+    at.sum = reinterpret_cast<const std::byte*>(d.sum);
+    at.in = reinterpret_cast<const std::byte*>(d.in);
+    at.in_bytes = d.in_bytes;
+    at.out = reinterpret_cast<std::byte*>(d.out);
+    at.scale = d.scales;
+    if constexpr (kTo != Drain::To::kSums) {
+      at.first_row = d.first_row;
+      at.panel = d.panel;
+      at.epilogue = d.epilogue;
+      at.scale0 = _mm512_load_ps(d.panel_scales);
+      at.scale1 = _mm512_load_ps(d.panel_scales + 16);
+    }
+    return at;
+  }
 };
 
+/// to_bf16x32 by the CPU's instruction, unless that would lose a denormal.
+MOESAIC_AVX512_INLINE __m512i bf16_line(__m512 v0, __m512 v1) {
+  constexpr int kDenormal = 0x20;
+  const __mmask16 lost =
+      _mm512_fpclass_ps_mask(v0, kDenormal) | _mm512_fpclass_ps_mask(v1, kDenormal);
+  if (lost != 0) [[unlikely]]
+    return to_bf16x32(v0, v1);
+  __m512i line;
+  asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(line) : "v"(v0), "v"(v1));
+  return line;
+}
+
 template <std::size_t kPlanes, Drain::To kTo>
-MOESAIC_AVX512_INLINE void drain_row(const Drain& d, DrainCursor& at) {
+MOESAIC_AVX512_INLINE void drain_row(DrainCursor& at) {
   const std::size_t offset = at.row * 128;
   const auto* sum = reinterpret_cast<const std::int32_t*>(at.sum + offset);
-  const auto* in = reinterpret_cast<const float*>(at.in + offset);
+  const auto* in = reinterpret_cast<const float*>(at.in);
   auto* out = reinterpret_cast<float*>(at.out + offset);
   const __m512 scale = _mm512_set1_ps(at.scale[at.row]);
   const __m512 v0 =
@@ -146,51 +178,58 @@ MOESAIC_AVX512_INLINE void drain_row(const Drain& d, DrainCursor& at) {
     _mm512_store_ps(out, v0);
     _mm512_store_ps(out + 16, v1);
   } else {
-    finish_row<kTo == Drain::To::kSiluMul>(d.epilogue, d.panel, d.first_row + at.row,
-                                           _mm512_mul_ps(v0, _mm512_load_ps(d.panel_scales)),
-                                           _mm512_mul_ps(v1, _mm512_load_ps(d.panel_scales + 16)),
-                                           out);
+    const std::size_t row = at.first_row + at.row;
+    const __m512 y0 = _mm512_mul_ps(v0, at.scale0), y1 = _mm512_mul_ps(v1, at.scale1);
+    if constexpr (kTo == Drain::To::kLeaves) {
+      const __m512 w = _mm512_set1_ps(at.epilogue.weights[row]);
+      Bf16* y = static_cast<Bf16*>(at.epilogue.rows[row]) + at.panel * 32;
+      store_line(false, y, 64, bf16_line(_mm512_mul_ps(y0, w), _mm512_mul_ps(y1, w)));
+    } else {
+      finish_row<kTo == Drain::To::kSiluMul>(at.epilogue, at.panel, row, y0, y1, out);
+    }
   }
+  at.in += at.in_bytes;
   ++at.row;
 }
 
 template <std::size_t kPlanes, Drain::To kTo>
 MOESAIC_AVX512 void drain_rows(const Drain& d) {
-  for (DrainCursor at(d); at.row < d.rows;) drain_row<kPlanes, kTo>(d, at);
+  for (auto at = DrainCursor::start<kTo>(d); at.row < d.rows;) drain_row<kPlanes, kTo>(at);
 }
 
 // ---------------------------------------------------------------- a unit
 
 struct Unit {
-  const std::byte* weights = nullptr;  ///< unpacked, [steps][planes][halves][1024], or in place
+  const std::byte* weights = nullptr;  ///< [steps][planes][halves][1024], or as they are stored
   const std::byte* x = nullptr;        ///< first tile of activations
   std::size_t next_rows = 0;           ///< bytes to the next 16 rows
   std::size_t chunk = 0;               ///< bytes to the next 64 k
+  std::byte* unpacked = nullptr;       ///< the same, unless they are as stored
   std::int32_t* sum = nullptr;         ///< takes the sums that are in the tiles
   Drain drain;                         ///< what to do with them
-  // What there is to unpack, a step before it is needed: of this block in its first unit, and the
-  // first 64 k of the next block at the end of the last unit. Null: nothing.
-  const std::byte *panel = nullptr, *next_panel = nullptr;
-  std::size_t first_q = 0, next_q = 0;
-  std::byte *unpacked = nullptr, *next_unpacked = nullptr;
+  // The next block, if this is the last unit of its own.
+  const std::byte* next_panel = nullptr;
+  std::size_t next_q = 0;
   // Lines of the next block to fetch in every step.
   const std::byte* fetch = nullptr;
   std::size_t fetch_lines = 0;
 };
 
-/// kDirect: weights are lines of both halves in turn, as they are stored.
+/// kDirect: weights are lines of both halves in turn, as they are stored. kUnpack: a step's
+/// weights, once they are in tiles, give way to those of the next block.
 /// @post sums are in the tiles: [rows of tiles][halves], or [planes][halves]
-template <class Format, std::size_t kTiles, bool kDirect, std::size_t kSteps, Drain::To kTo>
-MOESAIC_AVX512 [[gnu::noinline]] void run_unit_to(const Unit& u) {
+template <class Format, std::size_t kTiles, bool kDirect, std::size_t kSteps, Drain::To kTo,
+          bool kUnpack>
+MOESAIC_AVX512 [[gnu::noinline]] void run_steps(const Unit& u) {
   constexpr std::size_t kPlanes = kDirect ? 1 : Unpacked<Format>::kPlanes;
   static_assert(kPlanes == 1 || kTiles == 1);
   constexpr std::size_t kSecond = kDirect ? 64 : 1024, kStride = kDirect ? 128 : 64;
   constexpr std::size_t kRowsAtOnce = 8 / kSteps;
   const std::byte *x = u.x, *w = u.weights, *fetch = u.fetch;
   const std::size_t fetch_lines = u.fetch_lines, next_rows = u.next_rows;
-  const Drain& drain = u.drain;
-  const std::size_t drain_rows = drain.rows;
-  DrainCursor at(drain);
+  std::byte* unpacked = u.unpacked;
+  const std::size_t drain_rows = u.drain.rows;
+  auto at = DrainCursor::start<kTo>(u.drain);
 
   const auto store_others = [&]() MOESAIC_AVX512_LAMBDA {
     MOESAIC_TILE_STORE(2, u.sum + 512, 128);
@@ -201,39 +240,34 @@ MOESAIC_AVX512 [[gnu::noinline]] void run_unit_to(const Unit& u) {
   MOESAIC_TILE_GAP();
   MOESAIC_TILE_STORE(1, u.sum + 16, 128);
   if constexpr (kPlanes == 2) store_others();  // the other plane of the first rows
-  for (std::size_t q = 0; q < kSteps; ++q, x += u.chunk, w += kPlanes * kTile) {
+  for (std::size_t q = 0; q < kSteps;
+       ++q, x += u.chunk, w += kPlanes * kTile, unpacked += kPlanes * kTile) {
     const auto rows = [&]() MOESAIC_AVX512_LAMBDA {
       if (at.row >= drain_rows) {
         MOESAIC_TILE_GAP();
         return;
       }
       for (std::size_t i = 0; i < kRowsAtOnce; ++i)
-        if (kRowsAtOnce == 1 || at.row < drain_rows) drain_row<kPlanes, kTo>(drain, at);
+        if (kRowsAtOnce == 1 || at.row < drain_rows) drain_row<kPlanes, kTo>(at);
     };
-    const bool next = q + 1 == kSteps;
-    const std::byte* const packed = next ? u.next_panel : u.panel;
     const auto unpack = [&]<int j>(std::integral_constant<int, j>) MOESAIC_AVX512_LAMBDA {
-      if constexpr (!kDirect)
-        if (packed != nullptr) {
-          const std::size_t step = next ? 0 : q + 1;
-          return Unpacked<Format>::template quarter<j>(
-              packed, (next ? u.next_q : u.first_q) + step,
-              (next ? u.next_unpacked : u.unpacked) + step * kPlanes * kTile);
-        }
-      MOESAIC_TILE_GAP();
+      if constexpr (kUnpack)
+        Unpacked<Format>::template quarter<j>(u.next_panel, u.next_q + q, unpacked);
+      else
+        MOESAIC_TILE_GAP();
     };
     using std::integral_constant;
 
-    unpack(integral_constant<int, 0>());
+    MOESAIC_TILE_GAP();
     MOESAIC_TILE_LOAD(6, w, kStride);
     rows();
     MOESAIC_TILE_STREAM(4, x, 64);
-    unpack(integral_constant<int, 1>());
+    MOESAIC_TILE_GAP();
     MOESAIC_TILE_LOAD(7, w + kSecond, kStride);
     rows();
     if (q == 0) MOESAIC_TILE_ZERO(0);
     MOESAIC_TILE_DOT(tdpbssd, 0, 4, 6);
-    unpack(integral_constant<int, 2>());
+    if constexpr (kPlanes == 1) unpack(integral_constant<int, 0>());
     if (q == 0) MOESAIC_TILE_ZERO(1);
     MOESAIC_TILE_DOT(tdpbssd, 1, 4, 7);
     if (kPlanes == 1 && q == 0 && drain_rows > 16) store_others();
@@ -245,8 +279,9 @@ MOESAIC_AVX512 [[gnu::noinline]] void run_unit_to(const Unit& u) {
       MOESAIC_TILE_LOAD(6, w + kTile, 64);
       MOESAIC_TILE_GAP();
       MOESAIC_TILE_LOAD(7, w + kTile + kSecond, 64);
+      unpack(integral_constant<int, 0>());
     }
-    unpack(integral_constant<int, 3>());
+    unpack(integral_constant<int, 1>());
     if constexpr (kTiles == 2 || kPlanes == 2) {
       constexpr bool kRows = kTiles == 2;
       if (q == 0) MOESAIC_TILE_ZERO(2);
@@ -254,6 +289,7 @@ MOESAIC_AVX512 [[gnu::noinline]] void run_unit_to(const Unit& u) {
         MOESAIC_TILE_DOT(tdpbssd, 2, 5, 6);
       else
         MOESAIC_TILE_DOT(tdpbssd, 2, 4, 6);
+      unpack(integral_constant<int, 2>());
       rows();
       if (q == 0) MOESAIC_TILE_ZERO(3);
       if constexpr (kRows)
@@ -261,22 +297,33 @@ MOESAIC_AVX512 [[gnu::noinline]] void run_unit_to(const Unit& u) {
       else
         MOESAIC_TILE_DOT(tdpbssd, 3, 4, 7);
     } else {
+      unpack(integral_constant<int, 2>());
       rows();
     }
+    unpack(integral_constant<int, 3>());
+  }
+}
+
+template <class Format, std::size_t kTiles, bool kDirect, std::size_t kSteps, bool kUnpack>
+void run_unit_to(const Unit& u) {
+  switch (u.drain.to) {
+    case Drain::To::kSums:
+      return run_steps<Format, kTiles, kDirect, kSteps, Drain::To::kSums, kUnpack>(u);
+    case Drain::To::kSiluMul:
+      return run_steps<Format, kTiles, kDirect, kSteps, Drain::To::kSiluMul, kUnpack>(u);
+    case Drain::To::kLeaves:
+      return run_steps<Format, kTiles, kDirect, kSteps, Drain::To::kLeaves, kUnpack>(u);
+    case Drain::To::kOther:
+      return run_steps<Format, kTiles, kDirect, kSteps, Drain::To::kOther, kUnpack>(u);
   }
 }
 
 template <class Format, std::size_t kTiles, bool kDirect, std::size_t kSteps>
 void run_unit(const Unit& u, bool two) {
   if (kTiles == 2 && !two) return run_unit<Format, 1, kDirect, kSteps>(u, false);
-  switch (u.drain.to) {
-    case Drain::To::kSums:
-      return run_unit_to<Format, kTiles, kDirect, kSteps, Drain::To::kSums>(u);
-    case Drain::To::kSiluMul:
-      return run_unit_to<Format, kTiles, kDirect, kSteps, Drain::To::kSiluMul>(u);
-    case Drain::To::kRows:
-      return run_unit_to<Format, kTiles, kDirect, kSteps, Drain::To::kRows>(u);
-  }
+  if constexpr (!kDirect)
+    if (u.next_panel != nullptr) return run_unit_to<Format, kTiles, kDirect, kSteps, true>(u);
+  run_unit_to<Format, kTiles, kDirect, kSteps, false>(u);
 }
 
 /// Tiles of 16 rows of weights, and of so many rows of sums and activations, while this lives.
@@ -302,19 +349,34 @@ MOESAIC_AVX512 void store_and_drain(const Unit& u) {
   MOESAIC_TILE_STORE(1, u.sum + 16, 128);
   MOESAIC_TILE_STORE(2, u.sum + 512, 128);
   MOESAIC_TILE_STORE(3, u.sum + 528, 128);
-  if (u.drain.to == Drain::To::kSiluMul)
-    drain_rows<kPlanes, Drain::To::kSiluMul>(u.drain);
-  else
-    drain_rows<kPlanes, Drain::To::kRows>(u.drain);
+  switch (u.drain.to) {
+    case Drain::To::kSums:  // never of a last block
+      break;
+    case Drain::To::kSiluMul:
+      return drain_rows<kPlanes, Drain::To::kSiluMul>(u.drain);
+    case Drain::To::kLeaves:
+      return drain_rows<kPlanes, Drain::To::kLeaves>(u.drain);
+    case Drain::To::kOther:
+      return drain_rows<kPlanes, Drain::To::kOther>(u.drain);
+  }
 }
 
+/// What is added to the sums of the first block: nothing, not even to the sign of a zero.
 struct alignas(64) MinusZeros {
-  float values[kUnitValues];
+  float values[32];
   constexpr MinusZeros() : values() {
     for (float& v : values) v = -0.0F;
   }
 };
 constexpr MinusZeros kMinusZeros;
+
+/// What becomes of finished sums.
+Drain::To target_of(const Epilogue& e) {
+  if (e.kind == Epilogue::Kind::kSiluMul) return Drain::To::kSiluMul;
+  const bool leaves = e.kind == Epilogue::Kind::kLeaves && !e.stream;
+  return leaves && e.weights != nullptr && e.bias == nullptr ? Drain::To::kLeaves
+                                                             : Drain::To::kOther;
+}
 
 template <class Format, bool kDirect, std::size_t kSteps>
 void run_tiles(const IntegerJob& job) {
@@ -328,19 +390,20 @@ void run_tiles(const IntegerJob& job) {
   const std::size_t panel_bytes = job.w->panel_bytes(), bytes = kSteps * Format::kBytes;
 
   const std::size_t unpacked_bytes = kDirect ? 0 : kSteps * kPlanes * kTile;
-  // A last step that unpacks the first one needs another place than that.
-  constexpr std::size_t kBuffers = kSteps == 1 ? 2 : 1;
-  std::byte* const unpacked = integer_scratch(kBuffers * unpacked_bytes + kUnitValues * 4 +
-                                              units * kUnitSums * sizeof(float));
-  auto* const sums = reinterpret_cast<std::int32_t*>(unpacked + kBuffers * unpacked_bytes);
+  std::byte* const unpacked =
+      integer_scratch(unpacked_bytes + kUnitValues * 4 + units * kUnitSums * sizeof(float));
+  auto* const sums = reinterpret_cast<std::int32_t*>(unpacked + unpacked_bytes);
   auto* const acc = reinterpret_cast<float*>(sums + kUnitValues);
 
   const std::byte* panel = job.w->data + job.first_panel * panel_bytes;
-  if constexpr (!kDirect) unpack_first<Format>(panel, unpacked);
+  if constexpr (!kDirect)
+    for (std::size_t q = 0; q < kSteps; ++q)
+      unpack<Format>(panel, q, unpacked + q * kPlanes * kTile);
   const Tiles configured(layout.tile_rows());
   Unit unit;
   unit.chunk = layout.chunk();
   unit.next_rows = layout.padded_cols / 64 * layout.chunk();
+  unit.unpacked = unpacked;
   unit.sum = sums;
   unit.drain.sum = sums;
   unit.fetch_lines = (bytes / 64 + units * kSteps - 1) / (units * kSteps);
@@ -349,23 +412,18 @@ void run_tiles(const IntegerJob& job) {
     if (unit.drain.epilogue.kind == Epilogue::Kind::kTake)
       job.sink->take(p, job.first_row, rows, acc, 32);
   };
-  std::size_t turn = 0;
   for (std::size_t p = job.first_panel; p < job.last_panel; ++p, panel += panel_bytes) {
-    for (std::size_t b = 0; b < blocks; ++b, ++turn) {
+    for (std::size_t b = 0; b < blocks; ++b) {
       const bool last_block = b + 1 == blocks;
       const std::byte* const next_panel = last_block ? panel + panel_bytes : panel;
       const bool more = !last_block || p + 1 < job.last_panel;
-      unit.first_q = b * kSteps;
       unit.next_q = last_block ? 0 : (b + 1) * kSteps;
-      unit.unpacked = unpacked + turn % kBuffers * unpacked_bytes;
-      unit.next_unpacked = unpacked + (turn + 1) % kBuffers * unpacked_bytes;
-      unit.weights = kDirect ? Format::block(panel, b * kSteps) : unit.unpacked;
+      unit.weights = kDirect ? Format::block(panel, b * kSteps) : unpacked;
       unit.fetch = Format::block(next_panel, unit.next_q);
       for (std::size_t i = 0; i < units; ++i) {
         const std::size_t first = i * kMostRows, row = job.first_row + first;
         const std::size_t count = std::min(kMostRows, rows - first);
         unit.x = job.x + layout.value_offset(row, b * layout.block);
-        unit.panel = i == 0 ? panel : nullptr;
         unit.next_panel = more && i + 1 == units ? next_panel : nullptr;
         run_unit<Format, kTiles, kDirect, kSteps>(unit, kTiles == 2 && count > 16);
         unit.fetch += unit.fetch_lines * kSteps * 64;
@@ -376,11 +434,11 @@ void run_tiles(const IntegerJob& job) {
         drain.scales = layout.scales(job.x) + b * layout.padded_rows() + row;
         drain.out = acc + i * kUnitSums;
         drain.in = b == 0 ? kMinusZeros.values : drain.out;
+        drain.in_bytes = b == 0 ? 0 : 128;
         drain.to = Drain::To::kSums;
         if (!last_block) continue;
         if (i == 0) drain.epilogue = epilogue_of(*job.w, *job.sink, p);
-        drain.to = drain.epilogue.kind == Epilogue::Kind::kSiluMul ? Drain::To::kSiluMul
-                                                                   : Drain::To::kRows;
+        drain.to = target_of(drain.epilogue);
         drain.panel_scales = reinterpret_cast<const float*>(panel);
         drain.panel = p;
         drain.first_row = row;
