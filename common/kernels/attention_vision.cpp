@@ -118,6 +118,7 @@ void attend(const Level& level, const PageLayout& layout, const Packed& in, std:
   run.visible = visible;
   run.state = State::in(reinterpret_cast<float*>(memory.data() + state_offset), units, layout.dim);
   run.scratch = memory.data() + state_offset + floats * sizeof(float);
+  run.slack = kVisionSlack;
   run_pages(level, run);
   for (std::size_t u = 0; u < units; ++u) {
     const std::size_t column = head * in.head_dim;

@@ -121,7 +121,7 @@ MOESAIC_AVX2 void softmax(const Softmax& x) {
     __m256 max = masked;
     for (std::size_t t = 0; t < seen; t += 8)
       max = _mm256_max_ps(max, _mm256_blendv_ps(masked, _mm256_loadu_ps(s + t), lanes8(t, seen)));
-    if (const float top = reduce_max(max); top > x.m[u]) {
+    if (const float top = reduce_max(max); top > x.m[u] + x.slack) {
       const __m256 r = cpu::exp8(_mm256_set1_ps(x.m[u] - top));
       multiply(l, 16, r);
       multiply(x.o + u * x.dim, x.dim, r);

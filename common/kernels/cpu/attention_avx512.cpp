@@ -139,18 +139,18 @@ MOESAIC_AVX512 void softmax_avx512(const Softmax& x) {
     const __mmask16 rest = lanes16(whole, seen);
     __m512 max = _mm512_mask_loadu_ps(masked, rest, s + whole);
     for (std::size_t t = 0; t < whole; t += 16) max = _mm512_max_ps(max, _mm512_loadu_ps(s + t));
-    if (const float top = _mm512_reduce_max_ps(max); top > x.m[u]) rescale(x, u, top);
+    if (const float top = _mm512_reduce_max_ps(max); top > x.m[u] + x.slack) rescale(x, u, top);
     const __m512 m = _mm512_set1_ps(x.m[u]);
     __m512 l = _mm512_loadu_ps(x.l + u * 16);
     std::size_t t = 0;
     for (; t < whole; t += 16) {
-      const __m512 p = cpu::exp16_nonpositive(_mm512_sub_ps(_mm512_loadu_ps(s + t), m));
+      const __m512 p = cpu::exp16_bounded(_mm512_sub_ps(_mm512_loadu_ps(s + t), m));
       l = _mm512_add_ps(l, p);
       store_weights(x, u, t, p);
     }
     for (; t < x.tokens; t += 16) {
       const __m512 p = _mm512_maskz_mov_ps(
-          lanes16(t, seen), cpu::exp16_nonpositive(_mm512_sub_ps(_mm512_loadu_ps(s + t), m)));
+          lanes16(t, seen), cpu::exp16_bounded(_mm512_sub_ps(_mm512_loadu_ps(s + t), m)));
       l = _mm512_add_ps(l, p);
       store_weights(x, u, t, p);
     }

@@ -112,7 +112,7 @@ MOESAIC_AVX512BF16 void wide_scores(const Bf16Step& x, std::size_t u0, std::size
 }
 
 MOESAIC_AVX512BF16_INLINE void rescale(const Bf16Step& x, std::size_t u, float max) {
-  const __m512 r = cpu::exp16_nonpositive(_mm512_set1_ps(x.m[u] - max));
+  const __m512 r = cpu::exp16_bounded(_mm512_set1_ps(x.m[u] - max));
   float* l = x.l + u * 16;
   float* o = x.o + u * x.dim;
   _mm512_storeu_ps(l, _mm512_mul_ps(_mm512_loadu_ps(l), r));
@@ -132,14 +132,14 @@ MOESAIC_AVX512BF16 void wide_softmax(const Bf16Step& x, std::size_t u, Scratch& 
     for (std::size_t t = 0; t < seen; t += 16)
       max = _mm512_mask_max_ps(max, lanes16(t, seen), max, _mm512_load_ps(s + t));
   }
-  if (_mm512_cmp_ps_mask(max, _mm512_set1_ps(x.m[u]), _CMP_GT_OQ) != 0)
+  if (_mm512_cmp_ps_mask(max, _mm512_set1_ps(x.m[u] + x.slack), _CMP_GT_OQ) != 0)
     rescale(x, u, _mm512_reduce_max_ps(max));
   const __m512 m = _mm512_set1_ps(x.m[u]);
   __m512 l = _mm512_loadu_ps(x.l + u * 16);
 #pragma GCC unroll 2
   for (std::size_t t = 0; t < x.tokens; t += 32) {
-    __m512 p0 = cpu::exp16_nonpositive(_mm512_sub_ps(_mm512_load_ps(s + t), m));
-    __m512 p1 = cpu::exp16_nonpositive(_mm512_sub_ps(_mm512_load_ps(s + t + 16), m));
+    __m512 p0 = cpu::exp16_bounded(_mm512_sub_ps(_mm512_load_ps(s + t), m));
+    __m512 p1 = cpu::exp16_bounded(_mm512_sub_ps(_mm512_load_ps(s + t + 16), m));
     if constexpr (kMask) {
       p0 = _mm512_maskz_mov_ps(lanes16(t, seen), p0);
       p1 = _mm512_maskz_mov_ps(lanes16(t + 16, seen), p1);

@@ -43,9 +43,13 @@ inline void prefetch(const void* p, std::ptrdiff_t ahead) {
 
 enum class Weights { kF32, kRounded, kPacked };
 
+/// Vision: how far scores may exceed the running maximum before it moves. exp(8) is as good a
+/// weight as 1, and a maximum that hardly ever moves after the first block needs no rescaling.
+inline constexpr float kVisionSlack = 8;
+
 /// One step of the online softmax for each unit: scores of `tokens` keys become weights
-/// p = exp(s - m), rounded as `weights` says; the state (m, l, o) is rescaled if the maximum moved
-/// and l takes the unrounded p, lane t % 16, ascending.
+/// p = exp(s - m), rounded as `weights` says; where the largest score exceeds m by more than
+/// `slack` it becomes m and l and o are rescaled; l takes the unrounded p, lane t % 16, ascending.
 struct Softmax {
   float* s = nullptr;  ///< [units][lds]; kF32, kRounded: the weights replace the scores
   std::size_t lds = 0;
@@ -53,6 +57,7 @@ struct Softmax {
   std::size_t tokens = 0;                ///< multiple of 32
   const std::size_t* visible = nullptr;  ///< [units]: keys each unit may see, counted from `first`
   std::size_t first = 0;
+  float slack = 0;
   float* m = nullptr;
   float* l = nullptr;  ///< [units][16]
   float* o = nullptr;  ///< [units][dim]
@@ -87,6 +92,7 @@ struct Bf16Step {
   const Bf16* q = nullptr;               ///< [units][dim]
   const std::size_t* visible = nullptr;  ///< [units]
   std::size_t first = 0;
+  float slack = 0;  ///< as of Softmax
   float* m = nullptr;
   float* l = nullptr;  ///< [units][16]
   float* o = nullptr;  ///< [units][dim]
@@ -267,6 +273,7 @@ struct PageRun {
   const std::size_t* visible = nullptr;  ///< [units], ascending: tokens each unit may see
   State state;
   std::byte* scratch = nullptr;  ///< scratch_bytes(layout), 64-byte aligned
+  float slack = 0;               ///< as of Softmax; int8: 0
 };
 std::size_t scratch_bytes(const PageLayout& layout);
 /// Asks for a whole page, as `run_pages` asks for those that follow its first.

@@ -205,7 +205,7 @@ MOESAIC_AMX_INLINE void move_maxima(const State& state, const Step& step, const 
   const __m512 now = _mm512_mask_mov_ps(before, moved, top);
   _mm512_mask_storeu_ps(m, units, now);
   _mm512_store_ps(weights.maxima, now);
-  _mm512_store_ps(weights.rescale, cpu::exp16_nonpositive(_mm512_sub_ps(before, now)));
+  _mm512_store_ps(weights.rescale, cpu::exp16_bounded(_mm512_sub_ps(before, now)));
   weights.moved = moved;
 }
 

@@ -103,6 +103,7 @@ struct Tile {
     s.tokens = tokens;
     s.visible = run.visible + unit;
     s.first = first;
+    s.slack = run.slack;
     s.m = run.state.m + unit;
     s.l = run.state.l + unit * 16;
     s.o = run.state.o + unit * layout.dim;
@@ -154,6 +155,7 @@ void run_wide_pages(const Level& level, const PageRun& run, std::byte* clean) {
       }
       step.q = reinterpret_cast<const Bf16*>(run.q) + u * layout.dim;
       step.visible = run.visible + u;
+      step.slack = run.slack;
       step.m = run.state.m + u;
       step.l = run.state.l + u * 16;
       step.o = run.state.o + u * layout.dim;

@@ -45,7 +45,7 @@ void softmax(const Softmax& x) {
     const std::size_t seen = x.seen(u);
     float max = kMasked;
     for (std::size_t t = 0; t < seen; ++t) max = std::max(max, s[t]);
-    if (max > x.m[u]) {
+    if (max > x.m[u] + x.slack) {
       const float r = exp_portable(x.m[u] - max);
       for (std::size_t i = 0; i < 16; ++i) l[i] *= r;
       for (std::size_t d = 0; d < x.dim; ++d) x.o[u * x.dim + d] *= r;

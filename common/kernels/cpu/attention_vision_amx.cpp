@@ -226,17 +226,19 @@ constexpr float kNear = 86;
 /// Of maxima beyond, m - kNear is not exact enough to tell.
 constexpr float kMostMaximum = 1e6F;
 
-/// True if 256 scores are neither above the maximum nor far below it. Compares, which run on a port
-/// that the tiles leave to vectors, take the place of minima and maxima, which do not.
+/// True if 256 scores are neither so far above the maximum that it moves nor far below it.
+/// Compares, which run on a port that the tiles leave to vectors, take the place of minima and
+/// maxima, which do not.
 MOESAIC_AMX_INLINE bool all_near(const Row& x) {
-  const __m512 m = _mm512_set1_ps(x.m), low = _mm512_set1_ps(x.m - kNear);
+  const __m512 high = _mm512_set1_ps(x.m + kVisionSlack), low = _mm512_set1_ps(x.m - kNear);
   __mmask16 near[4];
 #pragma GCC unroll 4
-  for (std::size_t i = 0; i < 4; ++i) near[i] = _mm512_cmp_ps_mask(x.score(16 * i), m, _CMP_LE_OQ);
+  for (std::size_t i = 0; i < 4; ++i)
+    near[i] = _mm512_cmp_ps_mask(x.score(16 * i), high, _CMP_LE_OQ);
 #pragma GCC unroll 16
   for (std::size_t i = 0; i < 16; ++i) {
     const __m512 s = x.score(16 * i);
-    if (i >= 4) near[i % 4] = _mm512_mask_cmp_ps_mask(near[i % 4], s, m, _CMP_LE_OQ);
+    if (i >= 4) near[i % 4] = _mm512_mask_cmp_ps_mask(near[i % 4], s, high, _CMP_LE_OQ);
     near[i % 4] = _mm512_mask_cmp_ps_mask(near[i % 4], s, low, _CMP_GE_OQ);
   }
   return (near[0] & near[1] & near[2] & near[3]) == 0xffff && std::fabs(x.m) < kMostMaximum;
@@ -247,9 +249,9 @@ MOESAIC_AMX void raise_maximum(Row& x, Item& item, std::size_t row) {
   __m512 max = _mm512_set1_ps(kMasked);
   for (std::size_t t = 0; t < x.keys; t += 16)
     max = _mm512_mask_max_ps(max, lanes16(t, x.keys), max, x.score(t));
-  if (_mm512_cmp_ps_mask(max, _mm512_set1_ps(x.m), _CMP_GT_OQ) == 0) return;
+  if (_mm512_cmp_ps_mask(max, _mm512_set1_ps(x.m + kVisionSlack), _CMP_GT_OQ) == 0) return;
   const float top = _mm512_reduce_max_ps(max);
-  const __m512 r = cpu::exp16_nonpositive(_mm512_set1_ps(x.m - top));
+  const __m512 r = cpu::exp16_bounded(_mm512_set1_ps(x.m - top));
   _mm512_store_ps(x.partial, _mm512_mul_ps(_mm512_load_ps(x.partial), r));
   item.moved |= 1U << row;
   item.factor[row] = _mm512_cvtss_f32(r);
@@ -260,9 +262,9 @@ enum class Scores { kClose, kAny, kPart };
 
 constexpr std::size_t kWide = 4;
 
-/// exp of x in [-kNear - 1, 0], the bits of `exp16_nonpositive`, of several vectors step by step,
-/// so that none waits for its own last step. Rounds by additions: beside the tiles these have two
-/// ports, rounding instructions share the one of multiplications.
+/// exp of x in [-kNear - 1, kVisionSlack + 1], the bits of `exp16_bounded`, of several vectors step
+/// by step, so that none waits for its own last step. Rounds by additions: beside the tiles these
+/// have two ports, rounding instructions share the one of multiplications.
 /// @param between called half-way
 template <class Fn>
 MOESAIC_AMX_INLINE void exp_near(const __m512 (&x)[kWide], __m512 (&y)[kWide], Fn between) {
@@ -300,7 +302,7 @@ MOESAIC_AMX_INLINE __m512 soften(const Row& x, std::size_t t, __m512 m, __m512 l
   } else {
     between();
 #pragma GCC unroll 4
-    for (std::size_t i = 0; i < kWide; ++i) p[i] = cpu::exp16_nonpositive(s[i]);
+    for (std::size_t i = 0; i < kWide; ++i) p[i] = cpu::exp16_bounded(s[i]);
   }
 #pragma GCC unroll 4
   for (std::size_t i = 0; i < kWide; ++i) {

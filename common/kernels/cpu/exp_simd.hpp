@@ -76,9 +76,9 @@ inline float silu1(float g) { return g / (1.0f + exp1(-g)); }
   return _mm512_mul_ps(p, _mm512_castsi512_ps(power));
 }
 
-/// exp16 for x <= 0 (and NaN), the same bits in fewer instructions: 2^n comes by vscalefps, which
-/// is exact here, as no result is denormal.
-[[gnu::target("avx512f"), gnu::always_inline]] inline __m512 exp16_nonpositive(__m512 x) {
+/// exp16 for x below 87 (and NaN), the same bits in fewer instructions: 2^n comes by vscalefps,
+/// which is exact here, as no result is denormal.
+[[gnu::target("avx512f"), gnu::always_inline]] inline __m512 exp16_bounded(__m512 x) {
   const __m512 t =
       _mm512_max_ps(_mm512_set1_ps(-kExpLimit), _mm512_mul_ps(x, _mm512_set1_ps(kLog2E)));
   const __m512 n = _mm512_roundscale_ps(t, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -91,7 +91,7 @@ inline float silu1(float g) { return g / (1.0f + exp1(-g)); }
   return _mm512_scalef_ps(p, n);
 }
 
-/// exp16_nonpositive of N vectors side by side, step by step: N chains hide each other's latency,
+/// exp16_bounded of N vectors side by side, step by step: N chains hide each other's latency,
 /// which the CPU's scheduler is too small to see to. t - round(t) comes by vreduceps, exactly.
 template <std::size_t N>
 [[gnu::target("avx512f,avx512dq"), gnu::always_inline]] inline void exp_nonpositive(

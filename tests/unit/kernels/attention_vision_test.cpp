@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -74,6 +75,28 @@ TEST_P(AttentionVisionTest, ScoresFarApartAndDenormalsGiveTheBitsOfTheScalarLeve
                             run(Isa::kScalar, f, qkv, Compute::kBf16, pool)))
           << f.patches << " patches, scale " << scale;
     }
+}
+
+TEST_P(AttentionVisionTest, ScoresThatRiseFromBlockToBlockAreNearTheReference) {
+  ThreadPool pool(1);
+  const Frame f{1024, 1, 64};
+  // Blocks of 256 keys, whose scores lie around 0, 7, 14 and 23: the maximum stays, moves, moves.
+  auto qkv = values(f, 9, 0.5F);
+  for (std::size_t p = 0; p < f.patches; ++p) {
+    float* row = &qkv[p * 3 * f.head_dim];
+    row[0] = 8;  // of q, the root of head_dim
+    row[f.head_dim] = std::array{0.0F, 7.0F, 14.0F, 23.0F}[p / 256];
+  }
+  std::vector<float> want(f.patches * f.head_dim);
+  attention_vision_ref(qkv.data(), f.patches, f.heads, f.head_dim,
+                       {Compute::kF32, want.data(), f.patches, f.head_dim, f.head_dim});
+  for (const Compute compute : {Compute::kF32, Compute::kBf16}) {
+    const auto y = run(GetParam(), f, qkv, compute, pool);
+    const float tolerance = compute == Compute::kBf16 ? 0.02F : 3e-5F;
+    EXPECT_TRUE(all_near(y, want, tolerance, tolerance));
+    if (!portable(GetParam(), compute)) continue;
+    EXPECT_TRUE(same_bits(y, run(Isa::kScalar, f, qkv, compute, pool)));
+  }
 }
 
 TEST_P(AttentionVisionTest, APatchThatIsNotFiniteMakesNoOtherQueryFinite) {
