@@ -20,40 +20,43 @@ namespace moesaic::attention_detail {
 namespace {
 
 constexpr std::size_t kKeyBlock = 256;
-constexpr std::size_t kUnit = 32;  ///< queries that share a tile of keys
+constexpr std::size_t kUnit = 32;  ///< queries that share a tile of keys in registers
+constexpr std::size_t kPair = 2;   ///< units that share it in L1
 /// Units that pass over a block of keys and values while it stays in L2.
 constexpr std::size_t kUnits = 24;
 constexpr std::size_t kScoreBytes = kUnit * kKeyBlock * sizeof(float);
 
-/// Running state of up to kUnits units of 32 queries, and two blocks of scores.
+/// Running state of up to kUnits units of 32 queries, and two blocks of scores of a pair.
 struct Workspace {
-  float* m = nullptr;         ///< [kUnits][32]
-  float* l = nullptr;         ///< [kUnits][32][16]
-  std::byte* o = nullptr;     ///< [kUnits][2][value_tiles] tiles [16 queries][16 d] f32
-  std::byte* scores[2] = {};  ///< [2][16] tiles [16 queries][16 keys] f32; weights replace them
+  float* m = nullptr;      ///< [kUnits][32]
+  float* l = nullptr;      ///< [kUnits][32][16]
+  std::byte* o = nullptr;  ///< [kUnits][2][value_tiles] tiles [16 queries][16 d] f32
+  /// [kPair][2][16] tiles [16 queries][16 keys] f32; weights replace them
+  std::byte* scores[2] = {};
 
   static std::size_t bytes(const VisionHeadLayout& layout) {
     return kUnits * (kUnit * 17 * sizeof(float) + 2 * layout.value_tiles * kTileBytes) +
-           2 * kScoreBytes;
+           2 * kPair * kScoreBytes;
   }
   Workspace(const VisionHeadLayout& layout, std::byte* memory) {
     scores[0] = memory;
-    scores[1] = memory + kScoreBytes;
-    o = memory + 2 * kScoreBytes;
+    scores[1] = memory + kPair * kScoreBytes;
+    o = memory + 2 * kPair * kScoreBytes;
     l = reinterpret_cast<float*>(o + kUnits * 2 * layout.value_tiles * kTileBytes);
     m = l + kUnits * kUnit * 16;
   }
 };
 
-/// One unit against one block of keys.
+/// A pair of units (or the last one) against one block of keys.
 struct Item {
-  std::size_t unit = 0;
+  std::size_t unit = 0;   ///< the first
+  std::size_t units = 0;  ///< 0: no item
   std::size_t block = 0;
-  std::size_t keys = 0;  ///< 0: no item
+  std::size_t keys = 0;
   std::byte* scores = nullptr;
   /// Queries whose maximum moved, and what that makes of their sums.
-  std::uint32_t moved = 0;
-  float factor[kUnit];
+  std::uint64_t moved = 0;
+  float factor[kPair * kUnit];
 
   std::size_t groups() const { return (keys + 31) / 32; }
 };
@@ -75,7 +78,7 @@ struct Step {
 enum class Products { kNone, kTwo, kFour };
 
 /// The tile side of a stage: adds the weights of `last` times its values to o, then computes the
-/// scores of `next`.
+/// scores of `next`. What one unit of a pair has read of values and keys the other finds in L1.
 class TileWork {
  public:
   TileWork(const VisionHeadLayout& layout, const std::byte* q, const std::byte* keys,
@@ -84,51 +87,59 @@ class TileWork {
         weights_(last.scores),
         values_(values + last.block * (kKeyBlock / 32) * layout.value_bytes()),
         o_(o + last.unit * 2 * layout.value_tiles * kTileBytes),
+        value_units_(last.units),
         value_groups_(last.groups()),
-        value_steps_(value_groups_ * ((layout.value_tiles + 1) / 2)),
+        value_steps_(last.units * value_groups_ * ((layout.value_tiles + 1) / 2)),
         q_(q + next.unit * layout.pair_bytes()),
         keys_(keys + next.block * (kKeyBlock / 32) * layout.pair_bytes()),
         scores_(next.scores),
-        steps_(value_steps_ + next.groups() * layout.score_steps) {}
+        score_units_(next.units),
+        steps_(value_steps_ + next.units * next.groups() * layout.score_steps) {}
 
   std::size_t steps() const { return steps_; }
 
   /// What comes next. @pre fewer than steps() calls so far
-  Products next(Step& step) { return done_++ < value_steps_ ? value(step) : score(step); }
+  Products next(Step& step) {
+    if (done_ == value_steps_) unit_ = 0;
+    return done_++ < value_steps_ ? value(step) : score(step);
+  }
 
  private:
   /// 32 queries x 32 d (the last 16 where value_tiles is odd), 32 keys.
   Products value(Step& step) {
-    step.c1 = o_ + d_ * kTileBytes;
+    step.c1 = o_ + (unit_ * 2 * layout_.value_tiles + d_) * kTileBytes;
     step.c2 = step.c1 + layout_.value_tiles * kTileBytes;
     step.b1 = values_ + (j_ * layout_.value_tiles + d_) * kTileBytes;
     step.b2 = step.b1 + kTileBytes;
-    step.a1 = weights_ + 2 * j_ * kTileBytes;
+    step.a1 = weights_ + unit_ * kScoreBytes + 2 * j_ * kTileBytes;
     step.a2 = step.a1 + 16 * kTileBytes;
     step.begin = j_ == 0 ? Step::Begin::kLoad : Step::Begin::kGoOn;
     step.end = ++j_ == value_groups_;
     const bool two = d_ + 1 < layout_.value_tiles;
     if (step.end) {
       j_ = 0;
-      d_ += 2;
+      if (++unit_ == value_units_) unit_ = 0, d_ += 2;
     }
     return two ? Products::kFour : Products::kTwo;
   }
 
   /// 32 queries x 32 keys, 32 d.
   Products score(Step& step) {
-    step.c1 = scores_;
-    step.c2 = scores_ + 16 * kTileBytes;
-    step.a1 = q_ + k_ * kTileBytes;
+    step.c1 = scores_ + unit_ * kScoreBytes;
+    step.c2 = step.c1 + 16 * kTileBytes;
+    step.a1 = q_ + unit_ * layout_.pair_bytes() + k_ * kTileBytes;
     step.a2 = step.a1 + layout_.score_steps * kTileBytes;
-    step.b1 = keys_;
-    step.b2 = keys_ + kTileBytes;
+    step.b1 = keys_ + 2 * k_ * kTileBytes;
+    step.b2 = step.b1 + kTileBytes;
     step.begin = k_ == 0 ? Step::Begin::kZero : Step::Begin::kGoOn;
     step.end = ++k_ == layout_.score_steps;
-    keys_ += 2 * kTileBytes;
     if (step.end) {
       k_ = 0;
-      scores_ += 2 * kTileBytes;
+      if (++unit_ == score_units_) {
+        unit_ = 0;
+        keys_ += 2 * layout_.score_steps * kTileBytes;
+        scores_ += 2 * kTileBytes;
+      }
     }
     return Products::kFour;
   }
@@ -137,12 +148,13 @@ class TileWork {
   const std::byte* weights_;
   const std::byte* values_;
   std::byte* o_;
-  std::size_t value_groups_, value_steps_;
+  std::size_t value_units_, value_groups_, value_steps_;
   const std::byte* q_;
   const std::byte* keys_;
   std::byte* scores_;
+  std::size_t score_units_;
   std::size_t steps_;
-  std::size_t done_ = 0, d_ = 0, j_ = 0, k_ = 0;
+  std::size_t done_ = 0, unit_ = 0, d_ = 0, j_ = 0, k_ = 0;
 };
 
 template <Products kProducts>
@@ -169,13 +181,13 @@ template <Products kProducts, int kQuarter>
 MOESAIC_AMX_INLINE void quarter_step(const Step& x) {
   constexpr bool kFour = kProducts == Products::kFour;
   if constexpr (kQuarter == 0) {
-    MOESAIC_TILE_STREAM(6, x.b1, 64);
+    MOESAIC_TILE_LOAD(6, x.b1, 64);
     MOESAIC_TILE_GAP();
     MOESAIC_TILE_LOAD(4, x.a1, 64);
   } else if constexpr (kQuarter == 1) {
     MOESAIC_TILE_DOT(tdpbf16ps, 0, 4, 6);
     MOESAIC_TILE_GAP();
-    if constexpr (kFour) MOESAIC_TILE_STREAM(7, x.b2, 64);
+    if constexpr (kFour) MOESAIC_TILE_LOAD(7, x.b2, 64);
   } else if constexpr (kQuarter == 2) {
     MOESAIC_TILE_LOAD(5, x.a2, 64);
     MOESAIC_TILE_GAP();
@@ -253,7 +265,7 @@ MOESAIC_AMX void raise_maximum(Row& x, Item& item, std::size_t row) {
   const float top = _mm512_reduce_max_ps(max);
   const __m512 r = cpu::exp16_bounded(_mm512_set1_ps(x.m - top));
   _mm512_store_ps(x.partial, _mm512_mul_ps(_mm512_load_ps(x.partial), r));
-  item.moved |= 1U << row;
+  item.moved |= std::uint64_t{1} << row;
   item.factor[row] = _mm512_cvtss_f32(r);
   x.m = top;
 }
@@ -360,7 +372,7 @@ MOESAIC_AMX_INLINE void soften_part(const Row& x) {
 /// o of the queries of `item` whose maximum moved.
 MOESAIC_AMX_INLINE void rescale(const VisionHeadLayout& layout, Item& item, std::byte* o) {
   for (; item.moved != 0; item.moved &= item.moved - 1) {
-    const auto row = static_cast<std::size_t>(__builtin_ctz(item.moved));
+    const auto row = static_cast<std::size_t>(__builtin_ctzll(item.moved));
     const __m512 r = _mm512_set1_ps(item.factor[row]);
     std::byte* at =
         o + (item.unit * 2 + row / 16) * layout.value_tiles * kTileBytes + row % 16 * 64;
@@ -393,16 +405,16 @@ MOESAIC_AMX void run_steps(TileWork& tiles, std::size_t count) {
 /// Softmax of `item`, and the tiles' steps spread over it.
 MOESAIC_AMX void run_stage(TileWork& tiles, Item& item, const Workspace& work,
                            const Fetch (&ahead)[2]) {
-  constexpr std::size_t kSlots = 2 * kUnit;
+  const std::size_t rows = item.units * kUnit;
   std::size_t done = 0;
-  for (std::size_t row = 0; row < kUnit; ++row) {
+  for (std::size_t row = 0; row < rows; ++row) {
     float& m = work.m[item.unit * kUnit + row];
     Row x{item.scores + row / 16 * 16 * kTileBytes + row % 16 * 64, item.keys, m,
           work.l + (item.unit * kUnit + row) * 16};
-    fetch(ahead[0], row, kUnit);
-    fetch(ahead[1], row, kUnit);
+    fetch(ahead[0], row, rows);
+    fetch(ahead[1], row, rows);
     if (item.keys < kKeyBlock) {
-      const std::size_t due = tiles.steps() * (row + 1) / kUnit;
+      const std::size_t due = tiles.steps() * (row + 1) / rows;
       run_steps(tiles, due - done);
       done = due;
       raise_maximum(x, item, row);
@@ -414,7 +426,7 @@ MOESAIC_AMX void run_stage(TileWork& tiles, Item& item, const Workspace& work,
         near = all_near(x);
       }
       for (std::size_t half = 0; half < 2; ++half) {
-        const std::size_t due = tiles.steps() * (2 * row + half + 1) / kSlots;
+        const std::size_t due = tiles.steps() * (2 * row + half + 1) / (2 * rows);
         if (due > done + 1) run_steps(tiles, due - done - 1);
         Step step;
         const Products products = due > done ? tiles.next(step) : Products::kNone;
@@ -457,23 +469,25 @@ MOESAIC_AMX void attend(const HeadTask& task, const Workspace& work) {
   const std::byte* q = task.tiles + task.first_unit * layout.pair_bytes();
   const std::byte* keys = task.tiles + layout.keys_offset();
   const std::byte* values = task.tiles + layout.values_offset();
-  const std::size_t items = (task.patches + kKeyBlock - 1) / kKeyBlock * task.units;
+  const std::size_t pairs = (task.units + kPair - 1) / kPair;
+  const std::size_t items = (task.patches + kKeyBlock - 1) / kKeyBlock * pairs;
   Item ring[3];
   // Item i - 1 is softened at stage i, its weights meet their values at stage i + 1.
   for (std::size_t i = 0; i < items + 2; ++i) {
     Item& next = ring[i % 3];
     Item& now = ring[(i + 2) % 3];
     Item& last = ring[(i + 1) % 3];
-    next.keys = 0;
+    next.units = 0;
     if (i < items) {
-      next.unit = i % task.units;
-      next.block = i / task.units;
+      next.unit = i % pairs * kPair;
+      next.units = std::min(kPair, task.units - next.unit);
+      next.block = i / pairs;
       next.keys = std::min(kKeyBlock, task.patches - next.block * kKeyBlock);
       next.scores = work.scores[i % 2];
     }
-    if (last.keys != 0) rescale(layout, last, work.o);
+    if (last.units != 0) rescale(layout, last, work.o);
     TileWork tiles(layout, q, keys, values, work.o, last, next);
-    if (now.keys == 0) {
+    if (now.units == 0) {
       run_steps(tiles, tiles.steps());
       continue;
     }
@@ -485,7 +499,7 @@ MOESAIC_AMX void attend(const HeadTask& task, const Workspace& work) {
       const auto share = [&](const std::byte* at, std::size_t bytes) {
         const std::size_t lines = count * bytes / 64, from = lines * now.unit / task.units;
         return Fetch{at + ahead_first * bytes + from * 64,
-                     lines * (now.unit + 1) / task.units - from};
+                     lines * (now.unit + now.units) / task.units - from};
       };
       ahead[0] = share(keys, layout.pair_bytes());
       ahead[1] = share(values, layout.value_bytes());
