@@ -24,8 +24,8 @@ struct FinishedPanel {
   std::size_t ld = 0;
 };
 
-/// A line of results; unless it is streamed, the line that the next panel goes to is fetched: a
-/// store that misses L2 holds up all behind it.
+/// A line of results; unless it is streamed, a line that will be stored soon is fetched: a store
+/// that misses L2 holds up all behind it.
 /// @param next bytes from y to that line
 MOESAIC_AVX512_INLINE void store_line(bool stream, void* y, std::size_t next, __m512i v) {
   if (stream) return _mm512_stream_si512(static_cast<__m512i*>(y), v);
@@ -35,9 +35,11 @@ MOESAIC_AVX512_INLINE void store_line(bool stream, void* y, std::size_t next, __
 
 /// What becomes of a row's scaled sums, of outputs 0-15 and 16-31 of a panel.
 /// @param taken where the sums go if a sink is to take them
+/// @param next  elements from these outputs to those that will be stored when the other rows are
+///              done: the next panel's, if not told otherwise
 template <bool kSiluMul>
 MOESAIC_AVX512_INLINE void finish_row(const Epilogue& e, std::size_t panel, std::size_t row,
-                                      __m512 v0, __m512 v1, float* taken) {
+                                      __m512 v0, __m512 v1, float* taken, std::size_t next = 32) {
   if constexpr (kSiluMul) {
     float* y = e.out + row * e.ld + panel * 16;
     _mm_prefetch(y + 16, _MM_HINT_T1);
@@ -61,7 +63,7 @@ MOESAIC_AVX512_INLINE void finish_row(const Epilogue& e, std::size_t panel, std:
       v1 = quick_gelu16(v1);
     }
     Bf16* y = rows ? static_cast<Bf16*>(e.rows[row]) : e.out_bf16 + row * e.ld;
-    return store_line(e.stream, y + panel * 32, 64, to_bf16x32(v0, v1));
+    return store_line(e.stream, y + panel * 32, next * sizeof(Bf16), to_bf16x32(v0, v1));
   }
   float* y = taken;
   if (e.kind != kTake)
@@ -70,8 +72,8 @@ MOESAIC_AVX512_INLINE void finish_row(const Epilogue& e, std::size_t panel, std:
     v0 = _mm512_add_ps(_mm512_loadu_ps(y), v0);
     v1 = _mm512_add_ps(_mm512_loadu_ps(y + 16), v1);
   }
-  store_line(e.stream, y, 128, _mm512_castps_si512(v0));
-  store_line(e.stream, y + 16, 128, _mm512_castps_si512(v1));
+  store_line(e.stream, y, next * sizeof(float), _mm512_castps_si512(v0));
+  store_line(e.stream, y + 16, next * sizeof(float), _mm512_castps_si512(v1));
 }
 
 /// How the sums of a panel are finished row by row, if they are.

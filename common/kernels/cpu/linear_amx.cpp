@@ -33,6 +33,7 @@ struct Pending {
   const float* c = nullptr;  ///< [rows][32]
   std::size_t panel = 0, first_row = 0, rows = 0;
   const Epilogue* epilogue = nullptr;
+  std::size_t next = 32;  ///< as of finish_row
 };
 
 MOESAIC_AVX512_INLINE void finish(const Pending& last, std::size_t from, std::size_t to,
@@ -42,7 +43,7 @@ MOESAIC_AVX512_INLINE void finish(const Pending& last, std::size_t from, std::si
     return sink.take(last.panel, last.first_row + from, to - from, c, 32);
   for (; from < to; ++from, c += 32)
     finish_row<false>(*last.epilogue, last.panel, last.first_row + from, _mm512_load_ps(c),
-                      _mm512_load_ps(c + 16), nullptr);
+                      _mm512_load_ps(c + 16), nullptr, last.next);
 }
 
 /// What becomes of the sums of a job, but for the kind that only integer products know.
@@ -186,7 +187,10 @@ MOESAIC_AMX void run_tiles(const PanelJob& job) {
                 part == 0 ? nullptr : wait, c, streams, last, *job.sink);
             last = {};
             if (!done) continue;
-            last = {c, first + p, row, rows, epilogues.of(first + p)};
+            const Epilogue* const e = epilogues.of(first + p);
+            // The last of these panels is followed by the first, 32 rows on.
+            const bool turns = p + 1 == panels && next < block_end;
+            last = {c, first + p, row, rows, e, turns ? kUnitRows * e->ld - p * 32 : 32};
             turn ^= 1;
           }
         }
