@@ -201,10 +201,10 @@ MOESAIC_AVX512 void drain_rows(const Drain& d) {
 
 struct Unit {
   const std::byte* weights = nullptr;  ///< [steps][planes][halves][1024], or as they are stored
+  std::byte* unpacked = nullptr;       ///< the same place, unless they are as stored
   const std::byte* x = nullptr;        ///< first tile of activations
   std::size_t next_rows = 0;           ///< bytes to the next 16 rows
   std::size_t chunk = 0;               ///< bytes to the next 64 k
-  std::byte* unpacked = nullptr;       ///< the same, unless they are as stored
   std::int32_t* sum = nullptr;         ///< takes the sums that are in the tiles
   Drain drain;                         ///< what to do with them
   // The next block, if this is the last unit of its own.
