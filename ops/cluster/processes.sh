@@ -8,8 +8,10 @@ readonly kLongestPause=3.2   # seconds between two starts
 
 # is_ours PID NAME: a live process that carries NAME on its command line; pids are reused.
 is_ours() {
-  [[ -r /proc/$1/cmdline ]] && tr '\0' '\n' <"/proc/$1/cmdline" 2>/dev/null | grep -qxF -- "$2" &&
-    [[ $(awk '/^State:/ {print $2}' "/proc/$1/status" 2>/dev/null) != Z ]]
+  local words word=
+  { mapfile -d '' -t words <"/proc/$1/cmdline"; } 2>/dev/null || return
+  for word in "${words[@]}"; do [[ $word != "$2" ]] || break; done
+  [[ $word == "$2" && $(awk '/^State:/ {print $2}' "/proc/$1/status" 2>/dev/null) != Z ]]
 }
 
 # Prints the pid of the service; fails if it does not run.

@@ -75,7 +75,7 @@ class Cluster:
         deadline = time.monotonic() + seconds
         while (found := self.status()[name][1]) != wanted:
             if time.monotonic() > deadline:
-                raise AssertionError(f"{name} is {found}, {wanted} expected")
+                raise AssertionError(f"{name} is {found}, {wanted} expected\n{self.run('status')[1]}{self.log(name)}")
             time.sleep(0.1)
 
     def close(self):
@@ -148,16 +148,20 @@ class LoopbackClusterTest(unittest.TestCase):
         self.cluster.await_state("shard-1", "ready")
         self.assertEqual(self.cluster.status()["shard-1"][2], "1")
 
+    def do(self, *arguments):
+        status, output = self.cluster.run(*arguments)
+        self.assertEqual(status, 0, output)
+
     def test_a_frozen_service_is_shown_and_thawed(self):
         self.up()
-        self.cluster.run("freeze", "decoder-0")
+        self.do("freeze", "decoder-0")
         self.cluster.await_state("decoder-0", "frozen")
-        self.cluster.run("thaw", "decoder-0")
+        self.do("thaw", "decoder-0")
         self.cluster.await_state("decoder-0", "ready")
 
     def test_down_ends_frozen_services_and_those_without_a_supervisor(self):
         self.up()
-        self.cluster.run("freeze", "decoder-0")
+        self.do("freeze", "decoder-0")
         os.kill(int((self.cluster.state / "pid" / "shard-0.supervisor").read_text()), signal.SIGKILL)
         pids = [self.cluster.pid(name) for name in NAMES]
         self.assertTrue(all(map(alive, pids)))
