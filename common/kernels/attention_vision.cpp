@@ -15,7 +15,6 @@ namespace {
 
 using namespace attention_detail;
 
-constexpr std::size_t kKeyBlock = 256;
 /// Heads whose keys and values a task packs.
 constexpr std::size_t kHeadGroup = 4;
 constexpr std::size_t kQueryBlock = 32 * kTileUnits;
@@ -112,7 +111,7 @@ void attend(const Level& level, const PageLayout& layout, const Packed& in, std:
   PageRun run;
   run.layout = layout;
   run.pages = blocks;
-  run.last_page = run.known_pages = (patches + kKeyBlock - 1) / kKeyBlock;
+  run.last_page = run.known_pages = (patches + kVisionKeyBlock - 1) / kVisionKeyBlock;
   run.units = units;
   run.q = memory.data();
   run.visible = visible;
@@ -142,9 +141,9 @@ void turn(float* qkv, const RopeAngles& angles, std::size_t patches, std::size_t
 void run_vision(const Level& level, const float* qkv, std::size_t patches, std::size_t heads,
                 std::size_t head_dim, const OperandOut& out, ThreadPool& pool) {
   assert(head_dim > 0 && head_dim % 8 == 0);
-  const PageLayout layout{out.compute, (head_dim + 15) / 16 * 16, kKeyBlock};
+  const PageLayout layout{out.compute, (head_dim + 15) / 16 * 16, kVisionKeyBlock};
   const Packed in{qkv, heads, head_dim};
-  const std::size_t per_head = (patches + kKeyBlock - 1) / kKeyBlock;
+  const std::size_t per_head = (patches + kVisionKeyBlock - 1) / kVisionKeyBlock;
   thread_local AlignedBuffer memory;
   thread_local std::vector<std::byte*> block_list;
   memory.reserve(heads * per_head * layout.bytes());
@@ -154,9 +153,10 @@ void run_vision(const Level& level, const float* qkv, std::size_t patches, std::
   const std::size_t head_groups = (heads + kHeadGroup - 1) / kHeadGroup;
   pool.parallel_for(head_groups * per_head, [&](std::size_t i) {
     const std::size_t head = i % head_groups * kHeadGroup, block = i / head_groups;
-    const std::size_t first = block * kKeyBlock;
+    const std::size_t first = block * kVisionKeyBlock;
     fill_blocks(level, layout, in, head, std::min(kHeadGroup, heads - head), first,
-                std::min(kKeyBlock, patches - first), blocks + head * per_head + block, per_head);
+                std::min(kVisionKeyBlock, patches - first), blocks + head * per_head + block,
+                per_head);
   });
   const std::size_t query_blocks = (patches + kQueryBlock - 1) / kQueryBlock;
   pool.parallel_for(heads * query_blocks, [&](std::size_t i) {

@@ -43,6 +43,9 @@ inline void prefetch(const void* p, std::ptrdiff_t ahead) {
 
 enum class Weights { kF32, kRounded, kPacked };
 
+/// Vision: keys whose maximum is taken together.
+inline constexpr std::size_t kVisionKeyBlock = 256;
+
 /// Vision: how far scores may exceed the running maximum before it moves. exp(8) is as good a
 /// weight as 1, and a maximum that hardly ever moves after the first block needs no rescaling.
 inline constexpr float kVisionSlack = 8;

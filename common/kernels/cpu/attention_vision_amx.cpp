@@ -9,6 +9,7 @@
 #include "common/base/aligned_buffer.hpp"
 #include "common/kernels/cpu/amx.hpp"
 #include "common/kernels/cpu/attention_impl.hpp"
+#include "common/kernels/cpu/attention_vision_steps.hpp"
 #include "common/kernels/cpu/attention_vision_tiles.hpp"
 #include "common/kernels/cpu/exp_simd.hpp"
 #include "common/kernels/cpu/rounding_simd.hpp"
@@ -19,12 +20,10 @@
 namespace moesaic::attention_detail {
 namespace {
 
-constexpr std::size_t kKeyBlock = 256;
-constexpr std::size_t kUnit = 32;  ///< queries that share a tile of keys in registers
-constexpr std::size_t kPair = 2;   ///< units that share it in L1
+using namespace vision_steps;
+
 /// Units that pass over a block of keys and values while it stays in L2.
 constexpr std::size_t kUnits = 24;
-constexpr std::size_t kScoreBytes = kUnit * kKeyBlock * sizeof(float);
 
 /// Running state of up to kUnits units of 32 queries, and two blocks of scores of a pair.
 struct Workspace {
@@ -45,116 +44,6 @@ struct Workspace {
     l = reinterpret_cast<float*>(o + kUnits * 2 * layout.value_tiles * kTileBytes);
     m = l + kUnits * kUnit * 16;
   }
-};
-
-/// A pair of units (or the last one) against one block of keys.
-struct Item {
-  std::size_t unit = 0;   ///< the first
-  std::size_t units = 0;  ///< 0: no item
-  std::size_t block = 0;
-  std::size_t keys = 0;
-  std::byte* scores = nullptr;
-  /// Queries whose maximum moved, and what that makes of their sums.
-  std::uint64_t moved = 0;
-  float factor[kPair * kUnit];
-
-  std::size_t groups() const { return (keys + 31) / 32; }
-};
-
-/// One step of the tiles: four products (two where c2 is null) of 32 queries, 16 columns each of
-/// b1 and b2, 32 k. Tiles 0, 1 (2, 3) are the sums of the first (second) 16 queries.
-struct Step {
-  enum class Begin { kGoOn, kZero, kLoad };
-
-  const std::byte* a1;
-  const std::byte* a2;
-  const std::byte* b1;
-  const std::byte* b2;
-  std::byte* c1;  ///< first 16 queries: a tile for b1, then one for b2
-  std::byte* c2;  ///< second 16 queries
-  Begin begin;
-  bool end;
-};
-enum class Products { kNone, kTwo, kFour };
-
-/// The tile side of a stage: adds the weights of `last` times its values to o, then computes the
-/// scores of `next`. What one unit of a pair has read of values and keys the other finds in L1.
-class TileWork {
- public:
-  TileWork(const VisionHeadLayout& layout, const std::byte* q, const std::byte* keys,
-           const std::byte* values, std::byte* o, const Item& last, const Item& next)
-      : layout_(layout),
-        weights_(last.scores),
-        values_(values + last.block * (kKeyBlock / 32) * layout.value_bytes()),
-        o_(o + last.unit * 2 * layout.value_tiles * kTileBytes),
-        value_units_(last.units),
-        value_groups_(last.groups()),
-        value_steps_(last.units * value_groups_ * ((layout.value_tiles + 1) / 2)),
-        q_(q + next.unit * layout.pair_bytes()),
-        keys_(keys + next.block * (kKeyBlock / 32) * layout.pair_bytes()),
-        scores_(next.scores),
-        score_units_(next.units),
-        steps_(value_steps_ + next.units * next.groups() * layout.score_steps) {}
-
-  std::size_t steps() const { return steps_; }
-
-  /// What comes next. @pre fewer than steps() calls so far
-  Products next(Step& step) {
-    if (done_ == value_steps_) unit_ = 0;
-    return done_++ < value_steps_ ? value(step) : score(step);
-  }
-
- private:
-  /// 32 queries x 32 d (the last 16 where value_tiles is odd), 32 keys.
-  Products value(Step& step) {
-    step.c1 = o_ + (unit_ * 2 * layout_.value_tiles + d_) * kTileBytes;
-    step.c2 = step.c1 + layout_.value_tiles * kTileBytes;
-    step.b1 = values_ + (j_ * layout_.value_tiles + d_) * kTileBytes;
-    step.b2 = step.b1 + kTileBytes;
-    step.a1 = weights_ + unit_ * kScoreBytes + 2 * j_ * kTileBytes;
-    step.a2 = step.a1 + 16 * kTileBytes;
-    step.begin = j_ == 0 ? Step::Begin::kLoad : Step::Begin::kGoOn;
-    step.end = ++j_ == value_groups_;
-    const bool two = d_ + 1 < layout_.value_tiles;
-    if (step.end) {
-      j_ = 0;
-      if (++unit_ == value_units_) unit_ = 0, d_ += 2;
-    }
-    return two ? Products::kFour : Products::kTwo;
-  }
-
-  /// 32 queries x 32 keys, 32 d.
-  Products score(Step& step) {
-    step.c1 = scores_ + unit_ * kScoreBytes;
-    step.c2 = step.c1 + 16 * kTileBytes;
-    step.a1 = q_ + unit_ * layout_.pair_bytes() + k_ * kTileBytes;
-    step.a2 = step.a1 + layout_.score_steps * kTileBytes;
-    step.b1 = keys_ + 2 * k_ * kTileBytes;
-    step.b2 = step.b1 + kTileBytes;
-    step.begin = k_ == 0 ? Step::Begin::kZero : Step::Begin::kGoOn;
-    step.end = ++k_ == layout_.score_steps;
-    if (step.end) {
-      k_ = 0;
-      if (++unit_ == score_units_) {
-        unit_ = 0;
-        keys_ += 2 * layout_.score_steps * kTileBytes;
-        scores_ += 2 * kTileBytes;
-      }
-    }
-    return Products::kFour;
-  }
-
-  const VisionHeadLayout& layout_;
-  const std::byte* weights_;
-  const std::byte* values_;
-  std::byte* o_;
-  std::size_t value_units_, value_groups_, value_steps_;
-  const std::byte* q_;
-  const std::byte* keys_;
-  std::byte* scores_;
-  std::size_t score_units_;
-  std::size_t steps_;
-  std::size_t done_ = 0, unit_ = 0, d_ = 0, j_ = 0, k_ = 0;
 };
 
 template <Products kProducts>
@@ -413,7 +302,7 @@ MOESAIC_AMX void run_stage(TileWork& tiles, Item& item, const Workspace& work,
           work.l + (item.unit * kUnit + row) * 16};
     fetch(ahead[0], row, rows);
     fetch(ahead[1], row, rows);
-    if (item.keys < kKeyBlock) {
+    if (item.keys < kVisionKeyBlock) {
       const std::size_t due = tiles.steps() * (row + 1) / rows;
       run_steps(tiles, due - done);
       done = due;
@@ -470,7 +359,7 @@ MOESAIC_AMX void attend(const HeadTask& task, const Workspace& work) {
   const std::byte* keys = task.tiles + layout.keys_offset();
   const std::byte* values = task.tiles + layout.values_offset();
   const std::size_t pairs = (task.units + kPair - 1) / kPair;
-  const std::size_t items = (task.patches + kKeyBlock - 1) / kKeyBlock * pairs;
+  const std::size_t items = (task.patches + kVisionKeyBlock - 1) / kVisionKeyBlock * pairs;
   Item ring[3];
   // Item i - 1 is softened at stage i, its weights meet their values at stage i + 1.
   for (std::size_t i = 0; i < items + 2; ++i) {
@@ -482,7 +371,7 @@ MOESAIC_AMX void attend(const HeadTask& task, const Workspace& work) {
       next.unit = i % pairs * kPair;
       next.units = std::min(kPair, task.units - next.unit);
       next.block = i / pairs;
-      next.keys = std::min(kKeyBlock, task.patches - next.block * kKeyBlock);
+      next.keys = std::min(kVisionKeyBlock, task.patches - next.block * kVisionKeyBlock);
       next.scores = work.scores[i % 2];
     }
     if (last.units != 0) rescale(layout, last, work.o);
@@ -493,9 +382,9 @@ MOESAIC_AMX void attend(const HeadTask& task, const Workspace& work) {
     }
     // This stage's share of the next block.
     Fetch ahead[2];
-    const std::size_t ahead_first = (now.block + 1) * (kKeyBlock / 32);
+    const std::size_t ahead_first = (now.block + 1) * (kVisionKeyBlock / 32);
     if (ahead_first < layout.blocks) {
-      const std::size_t count = std::min(kKeyBlock / 32, layout.blocks - ahead_first);
+      const std::size_t count = std::min(kVisionKeyBlock / 32, layout.blocks - ahead_first);
       const auto share = [&](const std::byte* at, std::size_t bytes) {
         const std::size_t lines = count * bytes / 64, from = lines * now.unit / task.units;
         return Fetch{at + ahead_first * bytes + from * 64,

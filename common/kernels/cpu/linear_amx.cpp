@@ -188,7 +188,7 @@ MOESAIC_AMX void run_tiles(const PanelJob& job) {
             last = {};
             if (!done) continue;
             const Epilogue* const e = epilogues.of(first + p);
-            // The last of these panels is followed by the first, 32 rows on.
+            // The last of these panels is followed by the first, 32 rows on (kTake: unused).
             const bool turns = p + 1 == panels && next < block_end;
             last = {c, first + p, row, rows, e, turns ? kUnitRows * e->ld - p * 32 : 32};
             turn ^= 1;
