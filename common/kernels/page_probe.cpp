@@ -78,8 +78,10 @@ PageStreamChoice tune_page_streams(ThreadPool& pool) {
     std::array<double, kPasses> rates;
   };
   std::vector<Candidate> candidates;
-  for (const PageStreams streams : {PageStreams{1, 4096}, PageStreams{1, 8192}, PageStreams{2, 0},
-                                    PageStreams{3, 0}, PageStreams{4, 0}})
+  const std::size_t page = kShape.page_bytes();
+  for (const PageStreams streams :
+       {PageStreams{1, 4096}, PageStreams{1, 8192}, PageStreams{2, page}, PageStreams{3, page},
+        PageStreams{4, page}, PageStreams{1, page, true}, PageStreams{2, page, true}})
     candidates.push_back({streams, {}});
   reader.read();
   // Passes take turns: what disturbs the machine for a while disturbs all alike.
@@ -92,7 +94,8 @@ PageStreamChoice tune_page_streams(ThreadPool& pool) {
       candidates.begin(), candidates.end(),
       [](const auto& a, const auto& b) { return median(a.rates) < median(b.rates); });
   attention_detail::set_page_streams(best->streams);
-  return {best->streams.streams, best->streams.ahead, median(best->rates) * 1e-9};
+  return {best->streams.streams, best->streams.ahead, best->streams.into_l2,
+          median(best->rates) * 1e-9};
 }
 
 }  // namespace moesaic

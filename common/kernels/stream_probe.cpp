@@ -17,27 +17,28 @@ constexpr std::size_t kAreaBytes = std::size_t{192} << 20;
 /// Read at a time for one choice.
 constexpr std::size_t kPassBytes = std::size_t{8} << 20;
 constexpr std::size_t kPasses = 5;
-constexpr std::size_t kRows = 1024, kCols = 2560;
+constexpr std::size_t kOutputs = 1024, kCols = 2560, kMostRows = 2;
 
 /// Products with matrices side by side in an area, one after the other, round and round.
 class Reader {
  public:
-  explicit Reader(ThreadPool& pool) : pool_(pool), area_(kAreaBytes), x_(kCols, 1.0F), y_(kRows) {
+  explicit Reader(ThreadPool& pool)
+      : pool_(pool), area_(kAreaBytes), x_(kMostRows * kCols, 1.0F), y_(kMostRows * kOutputs) {
     matrix_.format = WeightFormat::kW4r;
-    matrix_.rows = kRows;
+    matrix_.rows = kOutputs;
     matrix_.cols = kCols;
     std::memset(area_.data(), 1, area_.size());  // pages of its own, not the one of zeros
   }
 
   /// @return bytes a second
-  double read() {
-    const Operand x{Compute::kF32, x_.data(), 1, kCols, kCols};
+  double read(std::size_t rows) {
+    const Operand x{Compute::kF32, x_.data(), rows, kCols, kCols};
     const std::size_t bytes = matrix_.bytes(), matrices = area_.size() / bytes;
     std::size_t read = 0;
     const auto begun = std::chrono::steady_clock::now();
     for (; read < kPassBytes; read += bytes) {
       matrix_.data = area_.data() + next_++ % matrices * bytes;
-      linear(matrix_, x, y_.data(), kRows, nullptr, pool_);
+      linear(matrix_, x, y_.data(), kOutputs, nullptr, pool_);
     }
     const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - begun;
     return static_cast<double>(read) / spent.count();
@@ -56,30 +57,40 @@ double median(std::array<double, kPasses> values) {
   return values[kPasses / 2];
 }
 
-}  // namespace
-
-StreamChoice tune_streams(ThreadPool& pool) {
-  Reader reader(pool);
-  struct Candidate {
-    cpu::Streams streams;
-    std::array<double, kPasses> rates;
-  };
-  std::vector<Candidate> candidates;
-  for (const std::size_t panels : {1U, 2U, 4U})
-    for (const std::size_t ahead : {1088U, 2176U, 4352U, 6528U})
-      candidates.push_back({{panels, ahead}, {}});
-  reader.read();
+/// Sets the fastest of `candidates`.
+StreamChoice choose(Reader& reader, cpu::StreamsOf of,
+                    const std::vector<cpu::Streams>& candidates) {
+  const std::size_t rows = of == cpu::StreamsOf::kRow ? 1 : kMostRows;
+  std::vector<std::array<double, kPasses>> rates(candidates.size());
+  reader.read(rows);
   // Passes take turns: what disturbs the machine for a while disturbs all alike.
   for (std::size_t pass = 0; pass < kPasses; ++pass)
-    for (auto& candidate : candidates) {
-      cpu::set_streams(candidate.streams);
-      candidate.rates[pass] = reader.read();
+    for (std::size_t i = 0; i < candidates.size(); ++i) {
+      cpu::set_streams(of, candidates[i]);
+      rates[i][pass] = reader.read(rows);
     }
-  const auto best = std::max_element(
-      candidates.begin(), candidates.end(),
-      [](const auto& a, const auto& b) { return median(a.rates) < median(b.rates); });
-  cpu::set_streams(best->streams);
-  return {best->streams.panels, best->streams.ahead, median(best->rates) * 1e-9};
+  const auto best = std::max_element(rates.begin(), rates.end(), [](const auto& a, const auto& b) {
+    return median(a) < median(b);
+  });
+  const cpu::Streams chosen = candidates[static_cast<std::size_t>(best - rates.begin())];
+  cpu::set_streams(of, chosen);
+  return {chosen.panels, chosen.ahead, chosen.into_l2, median(*best) * 1e-9};
+}
+
+}  // namespace
+
+StreamChoices tune_streams(ThreadPool& pool) {
+  Reader reader(pool);
+  std::vector<cpu::Streams> of_row = {{1, 0}, {2, 0}};
+  for (const std::size_t panels : {1U, 2U, 4U})
+    for (const std::size_t ahead : {1088U, 2176U, 4352U, 6528U}) of_row.push_back({panels, ahead});
+  std::vector<cpu::Streams> of_rows;
+  for (const std::size_t panels : {1U, 2U}) {
+    for (const std::size_t ahead : {1088U, 2176U, 4352U}) of_rows.push_back({panels, ahead});
+    for (const std::size_t ahead : {4352U, 8704U}) of_rows.push_back({panels, ahead, true});
+  }
+  return {choose(reader, cpu::StreamsOf::kRow, of_row),
+          choose(reader, cpu::StreamsOf::kRows, of_rows)};
 }
 
 }  // namespace moesaic

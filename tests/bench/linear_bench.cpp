@@ -289,8 +289,12 @@ int main(int argc, char** argv) {
   {
     moesaic::ThreadPool pool(0);
     const auto streams = moesaic::tune_streams(pool);
-    benchmark::AddCustomContext("streams", std::to_string(streams.panels) + " panels, " +
-                                               std::to_string(streams.ahead) + " bytes ahead");
+    const auto said = [](const moesaic::StreamChoice& of) {
+      return std::to_string(of.panels) + " panels, " + std::to_string(of.ahead) + " bytes ahead" +
+             (of.into_l2 ? " into L2" : "");
+    };
+    benchmark::AddCustomContext("streams of one row", said(streams.row));
+    benchmark::AddCustomContext("streams of several", said(streams.rows));
   }
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;

@@ -122,6 +122,7 @@ struct Int8Query {
 struct PageStreams {
   std::size_t streams = 1;
   std::size_t ahead = 8192;  ///< bytes, for one stream; with more of them it is a page
+  bool into_l2 = false;      ///< and no nearer
 };
 PageStreams page_streams();
 void set_page_streams(PageStreams streams);
@@ -137,6 +138,7 @@ struct PageFetch {
   const std::uint32_t* order = nullptr;  ///< [lines + kSpare] offsets in a page
   std::size_t lines = 0;
   std::size_t first = 0;
+  bool into_l2 = false;
 };
 
 /// One int8 page of 64 tokens for some units:

@@ -1,5 +1,6 @@
 #include <immintrin.h>
 
+#include <array>
 #include <bit>
 #include <cstring>
 
@@ -21,9 +22,11 @@ MOESAIC_AVX512_INLINE __m512i broadcast4(const void* p) {
   return _mm512_set1_epi32(v);
 }
 
+enum class Into { kNone, kL1, kL2 };
+
 /// Asks for the lines of `PageFetch`, a few at a time all through the step: a burst would fill the
 /// queue of misses and let it run dry.
-template <bool kFetch>
+template <Into kInto>
 class Fetch {
  public:
   MOESAIC_AVX512 explicit Fetch(const PageFetch& x)
@@ -32,12 +35,12 @@ class Fetch {
         here_(x.lines - x.first),
         next_(x.next),
         begin_(x.order),
-        left_(kFetch ? x.lines : 0) {}
+        left_(kInto != Into::kNone ? x.lines : 0) {}
 
   template <std::size_t kLines>
   MOESAIC_AVX512_INLINE void lines() {
     static_assert(kLines <= PageFetch::kSpare);
-    if constexpr (kFetch) {
+    if constexpr (kInto != Into::kNone) {
       if (left_ <= 0) return;
       if (here_ <= 0) {
         at_ = next_;
@@ -45,14 +48,15 @@ class Fetch {
         here_ = left_;
       }
 #pragma GCC unroll 16
-      for (std::size_t i = 0; i < kLines; ++i) _mm_prefetch(at_ + order_[i], _MM_HINT_T0);
+      for (std::size_t i = 0; i < kLines; ++i)
+        _mm_prefetch(at_ + order_[i], kInto == Into::kL2 ? _MM_HINT_T1 : _MM_HINT_T0);
       order_ += kLines;
       here_ -= kLines;
       left_ -= kLines;
     }
   }
   MOESAIC_AVX512_INLINE void rest() {
-    if constexpr (kFetch)
+    if constexpr (kInto != Into::kNone)
       while (left_ > 0) lines<4>();
   }
 
@@ -70,8 +74,8 @@ template <std::size_t U>
 constexpr std::size_t kLinesAPart = U >= 5 ? 3 : 4;
 
 /// Scores of the whole page.
-template <std::size_t U, bool kFetch>
-MOESAIC_AVX512 void scores(const Int8Step& x, float (*s)[kPageTokens], Fetch<kFetch>& fetch) {
+template <std::size_t U, Into kInto>
+MOESAIC_AVX512 void scores(const Int8Step& x, float (*s)[kPageTokens], Fetch<kInto>& fetch) {
   const std::int8_t* q = x.q;
   const std::byte* keys = x.page;
   __m512i sum[U][4];
@@ -118,9 +122,9 @@ MOESAIC_AVX512 [[gnu::noinline]] void rescale(const Int8Step& x, std::size_t u, 
 
 /// Scores of one unit become weights p as u8.
 /// @return what the sums of p and values are multiplied by
-template <std::size_t U, bool kMask, bool kFetch>
+template <std::size_t U, bool kMask, Into kInto>
 MOESAIC_AVX512_INLINE float softmax(const Int8Step& x, std::size_t u, std::size_t seen,
-                                    const float* s, std::uint8_t* p, Fetch<kFetch>& fetch) {
+                                    const float* s, std::uint8_t* p, Fetch<kInto>& fetch) {
   __mmask16 lanes[4];
   __m512 v[4];
 #pragma GCC unroll 4
@@ -164,10 +168,10 @@ MOESAIC_AVX512_INLINE float softmax(const Int8Step& x, std::size_t u, std::size_
 }
 
 /// o += p . values of V vectors of 16 d; lines of `values` are `pitch` bytes apart.
-template <std::size_t U, std::size_t V, bool kFetch>
+template <std::size_t U, std::size_t V, Into kInto>
 MOESAIC_AVX512 void add_values(const Int8Step& x, const std::uint8_t (*p)[kPageTokens],
                                const float* scale, const std::byte* values, std::size_t pitch,
-                               float* o, Fetch<kFetch>& fetch) {
+                               float* o, Fetch<kInto>& fetch) {
   __m512i sum[U][V];
 #pragma GCC unroll 6
   for (std::size_t u = 0; u < U; ++u)
@@ -198,13 +202,13 @@ MOESAIC_AVX512 void add_values(const Int8Step& x, const std::uint8_t (*p)[kPageT
     }
 }
 
-template <std::size_t U, bool kFetch>
+template <std::size_t U, Into kInto>
 MOESAIC_AVX512 void step(const Int8Step& x) {
   alignas(64) float s[U][kPageTokens];
   alignas(64) std::uint8_t p[U][kPageTokens];
   float scale[U];
-  Fetch<kFetch> fetch(x.fetch);
-  scores<U, kFetch>(x, s, fetch);
+  Fetch<kInto> fetch(x.fetch);
+  scores<U, kInto>(x, s, fetch);
   for (std::size_t u = 0; u < U; ++u) {
     const std::size_t seen = x.seen(u);
     scale[u] = seen == kPageTokens ? softmax<U, false>(x, u, seen, s[u], p[u], fetch)
@@ -213,25 +217,30 @@ MOESAIC_AVX512 void step(const Int8Step& x) {
   const std::byte* part = x.values();
   std::size_t d = 0;
   for (; d + kRun <= x.dim; d += kRun, part += kRun * kPageTokens)
-    add_values<U, 4, kFetch>(x, p, scale, part, kRun * 4, x.o + d, fetch);
+    add_values<U, 4, kInto>(x, p, scale, part, kRun * 4, x.o + d, fetch);
   const std::size_t width = x.dim - d;
   if (width >= 48)
-    add_values<U, 3, kFetch>(x, p, scale, part, width * 4, x.o + d, fetch);
+    add_values<U, 3, kInto>(x, p, scale, part, width * 4, x.o + d, fetch);
   else if (width >= 32)
-    add_values<U, 2, kFetch>(x, p, scale, part, width * 4, x.o + d, fetch);
+    add_values<U, 2, kInto>(x, p, scale, part, width * 4, x.o + d, fetch);
   else if (width >= 16)
-    add_values<U, 1, kFetch>(x, p, scale, part, width * 4, x.o + d, fetch);
+    add_values<U, 1, kInto>(x, p, scale, part, width * 4, x.o + d, fetch);
   fetch.rest();
+}
+
+template <Into kInto>
+constexpr std::array<Int8StepFn, kTileUnits> steps() {
+  return {step<1, kInto>, step<2, kInto>, step<3, kInto>,
+          step<4, kInto>, step<5, kInto>, step<6, kInto>};
 }
 
 }  // namespace
 
 void int8_step_avx512(const Int8Step& x) {
-  static constexpr Int8StepFn kSteps[2][kTileUnits] = {
-      {step<1, false>, step<2, false>, step<3, false>, step<4, false>, step<5, false>,
-       step<6, false>},
-      {step<1, true>, step<2, true>, step<3, true>, step<4, true>, step<5, true>, step<6, true>}};
-  kSteps[x.fetch.next != nullptr][x.units - 1](x);
+  static constexpr auto kNone = steps<Into::kNone>(), kL1 = steps<Into::kL1>(),
+                        kL2 = steps<Into::kL2>();
+  const auto& of = x.fetch.next == nullptr ? kNone : x.fetch.into_l2 ? kL2 : kL1;
+  of[x.units - 1](x);
 }
 
 }  // namespace moesaic::attention_detail

@@ -166,6 +166,7 @@ void run_wide_pages(const Level& level, const PageRun& run, std::byte* clean) {
 
 std::atomic<std::size_t> fetch_streams{PageStreams{}.streams};
 std::atomic<std::size_t> fetch_ahead{PageStreams{}.ahead};
+std::atomic<bool> fetch_into_l2{PageStreams{}.into_l2};
 
 /// Offsets of the lines of a page in the order in which `streams` streams take turns.
 const std::uint32_t* fetch_order(std::size_t lines, std::size_t streams) {
@@ -188,10 +189,11 @@ const std::uint32_t* fetch_order(std::size_t lines, std::size_t streams) {
 void run_int8_pages(const Level& level, const PageRun& run) {
   const std::size_t dim = run.layout.dim;
   const bool alone = run.units <= kTileUnits;
-  const PageStreams streams = alone ? page_streams() : PageStreams{1, run.layout.bytes()};
+  const PageStreams streams = alone ? page_streams() : PageStreams{1, run.layout.bytes(), false};
   PageFetch fetch;
   fetch.lines = run.layout.bytes() / 64;
   fetch.order = fetch_order(fetch.lines, streams.streams);
+  fetch.into_l2 = streams.into_l2;
   fetch.first = streams.streams > 1 ? fetch.lines : std::min(streams.ahead / 64, fetch.lines);
   for (std::size_t p = run.first_page; p < run.last_page; ++p) {
     const std::size_t first = p * kPageTokens;
@@ -223,13 +225,15 @@ void run_int8_pages(const Level& level, const PageRun& run) {
 
 PageStreams page_streams() {
   return {fetch_streams.load(std::memory_order_relaxed),
-          fetch_ahead.load(std::memory_order_relaxed)};
+          fetch_ahead.load(std::memory_order_relaxed),
+          fetch_into_l2.load(std::memory_order_relaxed)};
 }
 
 void set_page_streams(PageStreams streams) {
   assert(streams.streams > 0);
   fetch_streams.store(streams.streams, std::memory_order_relaxed);
   fetch_ahead.store(streams.ahead, std::memory_order_relaxed);
+  fetch_into_l2.store(streams.into_l2, std::memory_order_relaxed);
 }
 
 void fetch_page(const PageLayout& layout, const std::byte* page) {

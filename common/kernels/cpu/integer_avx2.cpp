@@ -274,7 +274,7 @@ MOESAIC_AVX2 void panel_w4r(const IntegerJob& job, const std::byte* panel, float
   const __m256i nibble = _mm256_set1_epi8(15), ones = _mm256_set1_epi16(1);
   const std::byte* block = panel + 128;
   const std::byte* x = job.x;
-  const std::size_t steps = layout.block / 64, ahead = streams().ahead;
+  const std::size_t steps = layout.block / 64, ahead = streams(StreamsOf::kRow).ahead;
   for (std::size_t b = 0; b < layout.padded_cols / layout.block; ++b) {
     __m256i a[4];
     for (auto& sum : a) sum = _mm256_setzero_si256();

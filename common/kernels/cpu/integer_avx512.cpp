@@ -33,7 +33,10 @@ MOESAIC_AVX512_INLINE __m512i broadcast4(const void* p) {
   std::memcpy(&v, p, sizeof v);
   return _mm512_set1_epi32(v);
 }
-MOESAIC_AVX512_INLINE void fetch(const std::byte* p) { _mm_prefetch(p, _MM_HINT_T0); }
+template <bool kIntoL2 = false>
+MOESAIC_AVX512_INLINE void fetch(const std::byte* p) {
+  _mm_prefetch(p, kIntoL2 ? _MM_HINT_T1 : _MM_HINT_T0);
+}
 
 // ---------------------------------------------------------------- one row to twelve: in registers
 
@@ -45,7 +48,7 @@ MOESAIC_AVX512_INLINE __m512 add_block(__m512i sum, float scale, __m512 acc, boo
 
 /// Rows [row, row + T) of a tile by S panels, `apart` bytes from each to the next, side by side:
 /// c[t][32 s ..].
-template <class Format, int T, int S>
+template <class Format, bool kIntoL2, int T, int S>
 MOESAIC_AVX512 void tile_registers(const IntegerJob& job, const std::byte* panel, std::size_t apart,
                                    std::size_t row, std::size_t ahead, float* c) {
   const RowLayout& layout = *job.layout;
@@ -82,12 +85,12 @@ MOESAIC_AVX512 void tile_registers(const IntegerJob& job, const std::byte* panel
         // Blocks of kCcq2 are two of these steps.
         const std::byte* next =
             block + ahead + (std::is_same_v<Format, Ccq2> && q % 2 != 0 ? 544 : 0);
-        if (Format::kBytes % 1024 != 0) fetch(next + Format::kBytes - 64);
+        if (Format::kBytes % 1024 != 0) fetch<kIntoL2>(next + Format::kBytes - 64);
         Format::lines(block, p, q,
                       [&](std::size_t l, __m512i w0, __m512i w1) MOESAIC_AVX512_LAMBDA {
 #pragma GCC unroll 2
                         for (std::size_t o = 0; o < Format::kBytes / 16; o += 64)
-                          fetch(next + l * (Format::kBytes / 16) + o);
+                          fetch<kIntoL2>(next + l * (Format::kBytes / 16) + o);
                         asm volatile("" : : : "memory");
 #pragma GCC unroll 12
                         for (int t = 0; t < T; ++t) {
@@ -214,51 +217,56 @@ struct RegisterTiles {
   }
 };
 
-template <class Format, int S>
+template <class Format, bool kIntoL2, int S>
 constexpr auto register_tiles_of_streams() {
   constexpr int kMostSums = 16;
   std::array<RegisterTile, RegisterTiles::kMostRows> tiles{};
   [&]<int... i>(std::integer_sequence<int, i...>) {
-    ((tiles[i] = tile_registers<Format, i + 1, S>), ...);
+    ((tiles[i] = tile_registers<Format, kIntoL2, i + 1, S>), ...);
   }
   (std::make_integer_sequence<int, kMostSums / 2 / S>());
   return tiles;
 }
 
-template <class Format>
+template <class Format, bool kIntoL2>
 constexpr RegisterTiles register_tiles() {
-  return {.of = {register_tiles_of_streams<Format, 1>(), register_tiles_of_streams<Format, 2>(),
-                 register_tiles_of_streams<Format, 4>()},
+  return {.of = {register_tiles_of_streams<Format, kIntoL2, 1>(),
+                 register_tiles_of_streams<Format, kIntoL2, 2>(),
+                 register_tiles_of_streams<Format, kIntoL2, 4>()},
           .most_rows = Format::kGroupScale ? 4 : RegisterTiles::kMostRows};
 }
 
-const RegisterTiles& register_tiles_for(const IntegerJob& job) {
-  static constexpr RegisterTiles w8r = register_tiles<W8r>(), w4r = register_tiles<W4r>(),
-                                 ccq2 = register_tiles<Ccq2>(), ccq25 = register_tiles<Ccq25>(),
-                                 ccq275 = register_tiles<Ccq275>();
+template <class Format>
+const RegisterTiles& register_tiles_by_cache(bool into_l2) {
+  static constexpr RegisterTiles l1 = register_tiles<Format, false>(),
+                                 l2 = register_tiles<Format, true>();
+  return into_l2 ? l2 : l1;
+}
+
+const RegisterTiles& register_tiles_for(const IntegerJob& job, bool into_l2) {
   // Sums of 16 values are there for a single row only.
   static constexpr RegisterTiles w4r_row = {.of = {{{gemv_w4r<1>}, {gemv_w4r<2>}, {gemv_w4r<4>}}}};
   switch (job.w->format) {
     case WeightFormat::kW8r:
-      return w8r;
+      return register_tiles_by_cache<W8r>(into_l2);
     case WeightFormat::kW4r:
-      return job.layout->rows == 1 ? w4r_row : w4r;
+      return job.layout->rows == 1 ? w4r_row : register_tiles_by_cache<W4r>(into_l2);
     case WeightFormat::kCcq25:
-      return ccq25;
+      return register_tiles_by_cache<Ccq25>(into_l2);
     case WeightFormat::kCcq275:
-      return ccq275;
+      return register_tiles_by_cache<Ccq275>(into_l2);
     default:
-      return ccq2;
+      return register_tiles_by_cache<Ccq2>(into_l2);
   }
 }
 
 /// Panels from `first` on by 1 << `kind` streams, each a range of panels of its own: what a stream
-/// fetches ahead is what it reads next.
+/// fetches `ahead` bytes before it reads them is what it reads next.
 /// @return the first panel that is left
 std::size_t run_streams(const IntegerJob& job, const RegisterTiles& tiles, std::size_t kind,
-                        std::size_t first) {
+                        std::size_t first, std::size_t ahead) {
   const std::size_t side = std::size_t{1} << kind, per = (job.last_panel - first) >> kind;
-  const std::size_t panel_bytes = job.w->panel_bytes(), ahead = streams().ahead;
+  const std::size_t panel_bytes = job.w->panel_bytes();
   const std::size_t rows = job.last_row - job.first_row;
   const std::size_t parts = (rows + tiles.most_rows - 1) / tiles.most_rows;
   alignas(64) float c[kRegisterRows * 32];
@@ -277,10 +285,12 @@ std::size_t run_streams(const IntegerJob& job, const RegisterTiles& tiles, std::
 }
 
 void run_few_rows(const IntegerJob& job) {
-  const auto& tiles = register_tiles_for(job);
-  std::size_t kind = tiles.streams_for(job.last_row - job.first_row, streams().panels);
+  const std::size_t rows = job.last_row - job.first_row;
+  const Streams chosen = streams(rows == 1 ? StreamsOf::kRow : StreamsOf::kRows);
+  const auto& tiles = register_tiles_for(job, chosen.into_l2);
+  std::size_t kind = tiles.streams_for(rows, chosen.panels);
   for (std::size_t p = job.first_panel; p < job.last_panel; --kind)
-    p = run_streams(job, tiles, kind, p);
+    p = run_streams(job, tiles, kind, p, chosen.ahead);
 }
 
 // ---------------------------------------------------------------- many rows: by way of L1

@@ -60,13 +60,17 @@ inline BlockScale block_scale(std::uint32_t largest_bits) {
   return {m / 127.0F, inverse};
 }
 
-/// How one thread streams weights for a single row. No bit depends on it.
+/// How one thread streams weights. No bit depends on it.
 struct Streams {
-  std::size_t panels = 1;    ///< read side by side: 1, 2 or 4
-  std::size_t ahead = 4352;  ///< bytes between what is read and what is prefetched
+  std::size_t panels = 1;  ///< read side by side: 1, 2 or 4
+  /// Bytes between what is read and what is prefetched; 0 leaves it to the hardware.
+  std::size_t ahead = 4352;
+  bool into_l2 = false;  ///< prefetched into L2 and no nearer; of several rows only
 };
-Streams streams();
-void set_streams(Streams streams);
+/// A single row waits for memory alone, several rows for their products too.
+enum class StreamsOf : std::size_t { kRow, kRows };
+Streams streams(StreamsOf of);
+void set_streams(StreamsOf of, Streams streams);
 
 /// Memory of the calling thread, 64-byte aligned, its contents undefined.
 std::byte* integer_scratch(std::size_t bytes);

@@ -242,7 +242,9 @@ TEST(AttentionInt8BatchTest, StreamsDoNotChangeARow) {
     for (const attention_detail::PageStreams streams :
          {attention_detail::PageStreams{1, 0}, attention_detail::PageStreams{1, 4096},
           attention_detail::PageStreams{1, 1 << 20}, attention_detail::PageStreams{2, 0},
-          attention_detail::PageStreams{3, 0}, attention_detail::PageStreams{7, 0}}) {
+          attention_detail::PageStreams{3, 0}, attention_detail::PageStreams{7, 0},
+          attention_detail::PageStreams{1, 4096, true},
+          attention_detail::PageStreams{2, 0, true}}) {
       attention_detail::set_page_streams(streams);
       EXPECT_TRUE(same_bits(s.run(isa, 2099, 1), want)) << isa_name(isa) << streams.streams;
     }
@@ -256,6 +258,7 @@ TEST(PageProbeTest, SetsWhatItChose) {
   EXPECT_GT(chosen.gbs, 0.1);
   EXPECT_EQ(attention_detail::page_streams().streams, chosen.streams);
   EXPECT_EQ(attention_detail::page_streams().ahead, chosen.ahead);
+  EXPECT_EQ(attention_detail::page_streams().into_l2, chosen.into_l2);
   attention_detail::set_page_streams(before);
 }
 

@@ -356,15 +356,19 @@ TEST_P(IntegerLinearTest, ARowDoesNotDependOnTheOthers) {
 TEST_P(IntegerLinearTest, StreamsDoNotChangeBits) {
   const auto [isa, format] = GetParam();
   const auto w = random_integer_matrix(format, 300, 512, 3);
-  const auto x = random_rows(1, 512, 4);
-  const auto operand = f32_operand(x, 1, 512);
-  const auto before = cpu::streams();
-  const auto want = run(isa, w, operand);
-  for (const std::size_t panels : {1U, 2U, 4U}) {
-    cpu::set_streams({panels, 1088});
-    EXPECT_TRUE(same_bits(run(isa, w, operand), want)) << panels;
+  const auto x = random_rows(3, 512, 4);
+  for (const auto of : {cpu::StreamsOf::kRow, cpu::StreamsOf::kRows}) {
+    const auto operand = f32_operand(x, of == cpu::StreamsOf::kRow ? 1 : 3, 512);
+    const auto before = cpu::streams(of);
+    const auto want = run(isa, w, operand);
+    for (const std::size_t panels : {1U, 2U, 4U})
+      for (const std::size_t ahead : {0U, 1088U})
+        for (const bool into_l2 : {false, true}) {
+          cpu::set_streams(of, {panels, ahead, into_l2});
+          EXPECT_TRUE(same_bits(run(isa, w, operand), want)) << panels << ' ' << ahead;
+        }
+    cpu::set_streams(of, before);
   }
-  cpu::set_streams(before);
 }
 
 TEST_P(IntegerLinearTest, ANonFiniteValueSpoilsItsRowOnly) {
@@ -402,12 +406,18 @@ TEST_P(IntegerLinearTest, IsCloseToTheReference) {
 
 TEST(StreamProbeTest, SetsWhatItChose) {
   ThreadPool pool(1);
-  const auto before = cpu::streams();
+  const auto row = cpu::streams(cpu::StreamsOf::kRow), rows = cpu::streams(cpu::StreamsOf::kRows);
   const auto chosen = tune_streams(pool);
-  EXPECT_GT(chosen.gbs, 0.1);
-  EXPECT_EQ(cpu::streams().panels, chosen.panels);
-  EXPECT_EQ(cpu::streams().ahead, chosen.ahead);
-  cpu::set_streams(before);
+  const auto expect_set = [](cpu::StreamsOf of, const StreamChoice& choice) {
+    EXPECT_GT(choice.gbs, 0.1);
+    EXPECT_EQ(cpu::streams(of).panels, choice.panels);
+    EXPECT_EQ(cpu::streams(of).ahead, choice.ahead);
+    EXPECT_EQ(cpu::streams(of).into_l2, choice.into_l2);
+  };
+  expect_set(cpu::StreamsOf::kRow, chosen.row);
+  expect_set(cpu::StreamsOf::kRows, chosen.rows);
+  cpu::set_streams(cpu::StreamsOf::kRow, row);
+  cpu::set_streams(cpu::StreamsOf::kRows, rows);
 }
 
 /// What goes through the pool, at the level in use.
