@@ -86,8 +86,8 @@ Result<OpenedModel> open_model(const ModelOptions& options) {
   }
   MOESAIC_CHECK(choose_compute(options, opened));
   if (opened.compute == Compute::kInt) {
-    tune_streams(*opened.pool);
-    tune_page_streams(*opened.pool);
+    tune_streams();
+    tune_page_streams();
   }
   if (options.layers > 0 && options.layers < opened.config.layers) {
     opened.config.layers = options.layers;

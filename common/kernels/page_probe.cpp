@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "common/base/aligned_buffer.hpp"
+#include "common/base/thread_pool.hpp"
 #include "common/kernels/attention.hpp"
 #include "common/kernels/cpu/attention_impl.hpp"
 
@@ -15,16 +16,16 @@ namespace {
 
 constexpr std::size_t kAreaBytes = std::size_t{192} << 20;
 constexpr std::size_t kPasses = 9;
-/// Pages of a KV head that one pass reads: 8 MiB with four heads.
-constexpr std::size_t kPages = 128;
+/// Pages of a KV head that one pass reads: 4 MiB with four heads.
+constexpr std::size_t kPages = 64;
 constexpr AttentionShape kShape{Compute::kInt, 20, 4, 128};
 
 /// Attention of one row over the layers of a cache, laid out as the KV cache of the engine, one
 /// after the other, round and round.
 class Reader {
  public:
-  explicit Reader(ThreadPool& pool)
-      : pool_(pool),
+  Reader()
+      : pool_(1),
         area_(AlignedBuffer::uninitialized(kAreaBytes)),
         q_(kShape.heads * kShape.head_dim, 1.0F),
         out_(q_.size()) {
@@ -56,7 +57,7 @@ class Reader {
   }
 
  private:
-  ThreadPool& pool_;
+  ThreadPool pool_;
   AlignedBuffer area_;
   std::vector<const std::byte*> pages_;
   std::vector<float> q_, out_;
@@ -70,9 +71,9 @@ double median(std::array<double, kPasses> values) {
 
 }  // namespace
 
-PageStreamChoice tune_page_streams(ThreadPool& pool) {
+PageStreamChoice tune_page_streams() {
   using attention_detail::PageStreams;
-  Reader reader(pool);
+  Reader reader;
   struct Candidate {
     PageStreams streams;
     std::array<double, kPasses> rates;

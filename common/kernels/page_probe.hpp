@@ -2,8 +2,6 @@
 
 #include <cstddef>
 
-#include "common/base/thread_pool.hpp"
-
 namespace moesaic {
 
 /// How the attention of single rows fetches int8 pages.
@@ -14,10 +12,10 @@ struct PageStreamChoice {
   double gbs = 0;           ///< 1e9 bytes a second with it
 };
 
-/// Finds out how this machine reads int8 pages of the KV cache fastest, into L1 in one stream 4096
-/// or 8192 bytes ahead or in 2, 3 or 4 a page ahead, or into L2 in 1 or 2 a page ahead, over memory
-/// of its own that no cache holds, and sets it for the process. No bit depends on it. Takes about
-/// 0.1 s and, for that long, 192 MiB.
-PageStreamChoice tune_page_streams(ThreadPool& pool);
+/// Finds out how a core of this machine reads int8 pages of the KV cache fastest, into L1 in one
+/// stream 4096 or 8192 bytes ahead or in 2, 3 or 4 a page ahead, or into L2 in 1 or 2 a page ahead,
+/// over memory of its own that no cache holds, and sets it for the process. No bit depends on it.
+/// Takes about 0.1 s and, for that long, 192 MiB.
+PageStreamChoice tune_page_streams();
 
 }  // namespace moesaic

@@ -15,15 +15,14 @@ namespace {
 
 constexpr std::size_t kAreaBytes = std::size_t{192} << 20;
 /// Read at a time for one choice.
-constexpr std::size_t kPassBytes = std::size_t{8} << 20;
-constexpr std::size_t kPasses = 5;
+constexpr std::size_t kPassBytes = std::size_t{4} << 20;
+constexpr std::size_t kPasses = 7;
 constexpr std::size_t kOutputs = 1024, kCols = 2560, kMostRows = 2;
 
 /// Products with matrices side by side in an area, one after the other, round and round.
 class Reader {
  public:
-  explicit Reader(ThreadPool& pool)
-      : pool_(pool), area_(kAreaBytes), x_(kMostRows * kCols, 1.0F), y_(kMostRows * kOutputs) {
+  Reader() : pool_(1), area_(kAreaBytes), x_(kMostRows * kCols, 1.0F), y_(kMostRows * kOutputs) {
     matrix_.format = WeightFormat::kW4r;
     matrix_.rows = kOutputs;
     matrix_.cols = kCols;
@@ -45,7 +44,7 @@ class Reader {
   }
 
  private:
-  ThreadPool& pool_;
+  ThreadPool pool_;
   AlignedBuffer area_;
   PackedMatrix matrix_;
   std::vector<float> x_, y_;
@@ -79,8 +78,8 @@ StreamChoice choose(Reader& reader, cpu::StreamsOf of,
 
 }  // namespace
 
-StreamChoices tune_streams(ThreadPool& pool) {
-  Reader reader(pool);
+StreamChoices tune_streams() {
+  Reader reader;
   std::vector<cpu::Streams> of_row = {{1, 0}, {2, 0}};
   for (const std::size_t panels : {1U, 2U, 4U})
     for (const std::size_t ahead : {1088U, 2176U, 4352U, 6528U}) of_row.push_back({panels, ahead});

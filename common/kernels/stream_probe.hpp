@@ -2,8 +2,6 @@
 
 #include <cstddef>
 
-#include "common/base/thread_pool.hpp"
-
 namespace moesaic {
 
 /// How products read their weights.
@@ -18,9 +16,10 @@ struct StreamChoices {
   StreamChoice rows;  ///< with several; the rate is that of two
 };
 
-/// Finds out how this machine reads weights fastest, {1, 2, 4} panels side by side and several
-/// distances of prefetching, over memory of its own that no cache holds, and sets it for the
-/// process. No bit depends on it. Takes about 0.1 s and, for that long, 192 MiB.
-StreamChoices tune_streams(ThreadPool& pool);
+/// Finds out how a core of this machine reads weights fastest, {1, 2, 4} panels side by side and
+/// several distances of prefetching, over memory of its own that no cache holds, and sets it for
+/// the process. One thread: where several share what memory gives, it shows less. No bit depends on
+/// it. Takes about 0.1 s and, for that long, 192 MiB.
+StreamChoices tune_streams();
 
 }  // namespace moesaic

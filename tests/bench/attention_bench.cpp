@@ -119,7 +119,7 @@ void decode(benchmark::State& state) {
   ThreadPool pool(static_cast<unsigned>(state.range(2)));
   const Compute kv = compute_arg(state);
   if (kv == Compute::kInt)
-    state.counters["streams"] = static_cast<double>(tune_page_streams(pool).streams);
+    state.counters["streams"] = static_cast<double>(tune_page_streams().streams);
   const Cache cache(kv, tokens,
                     std::max<std::size_t>(kColdBytes / Cache::layer_bytes(kv, tokens), 2));
   AlignedBuffer other = AlignedBuffer::uninitialized(cache.memory.size());

@@ -286,16 +286,13 @@ int main(int argc, char** argv) {
     return 1;
   }
   benchmark::AddCustomContext("isa", std::string(moesaic::isa_name(*isa)));
-  {
-    moesaic::ThreadPool pool(0);
-    const auto streams = moesaic::tune_streams(pool);
-    const auto said = [](const moesaic::StreamChoice& of) {
-      return std::to_string(of.panels) + " panels, " + std::to_string(of.ahead) + " bytes ahead" +
-             (of.into_l2 ? " into L2" : "");
-    };
-    benchmark::AddCustomContext("streams of one row", said(streams.row));
-    benchmark::AddCustomContext("streams of several", said(streams.rows));
-  }
+  const auto said = [](const moesaic::StreamChoice& of) {
+    return std::to_string(of.panels) + " panels, " + std::to_string(of.ahead) + " bytes ahead" +
+           (of.into_l2 ? " into L2" : "");
+  };
+  const auto streams = moesaic::tune_streams();
+  benchmark::AddCustomContext("streams of one row", said(streams.row));
+  benchmark::AddCustomContext("streams of several", said(streams.rows));
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   benchmark::RunSpecifiedBenchmarks();

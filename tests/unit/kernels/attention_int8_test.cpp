@@ -252,9 +252,8 @@ TEST(AttentionInt8BatchTest, StreamsDoNotChangeARow) {
 }
 
 TEST(PageProbeTest, SetsWhatItChose) {
-  ThreadPool pool(1);
   const auto before = attention_detail::page_streams();
-  const auto chosen = tune_page_streams(pool);
+  const auto chosen = tune_page_streams();
   EXPECT_GT(chosen.gbs, 0.1);
   EXPECT_EQ(attention_detail::page_streams().streams, chosen.streams);
   EXPECT_EQ(attention_detail::page_streams().ahead, chosen.ahead);

@@ -405,9 +405,8 @@ TEST_P(IntegerLinearTest, IsCloseToTheReference) {
 }
 
 TEST(StreamProbeTest, SetsWhatItChose) {
-  ThreadPool pool(1);
   const auto row = cpu::streams(cpu::StreamsOf::kRow), rows = cpu::streams(cpu::StreamsOf::kRows);
-  const auto chosen = tune_streams(pool);
+  const auto chosen = tune_streams();
   const auto expect_set = [](cpu::StreamsOf of, const StreamChoice& choice) {
     EXPECT_GT(choice.gbs, 0.1);
     EXPECT_EQ(cpu::streams(of).panels, choice.panels);
