@@ -273,7 +273,7 @@ std::size_t run_streams(const IntegerJob& job, const RegisterTiles& tiles, std::
   for (std::size_t p = first; p < first + per; ++p) {
     for (std::size_t i = 0; i < parts; ++i) {
       const std::size_t begin = i * rows / parts, end = (i + 1) * rows / parts;
-      // Later parts read from L1 what the first has fetched.
+      // Later parts find in the cache what the first has fetched.
       tiles.of[kind][end - begin - 1](job, job.w->data + p * panel_bytes, per * panel_bytes,
                                       job.first_row + begin, i == 0 ? ahead : 0,
                                       c + begin * 32 * side);
