@@ -77,7 +77,7 @@ TEST(CalibrationMemoryTest, PeakDoesNotGrowWithTheNumberOfLayers) {
     EXPECT_TRUE(fs::exists(temp.path() / (name + "-w4") / kPackManifest));
     return bytes.value_or(0);
   };
-  // A layer has 14 MB in bf16: kept ones would show. What grows, some 1.2 MB a layer, is not known.
+  // A layer has 14 MB in bf16: kept ones would show. What grows, some 0.6 MB a layer, is not known.
   const auto few = peak("few", 3);
   const auto many = peak("many", 15);
   EXPECT_LT(many, few + 2 * (std::int64_t{14} << 20));

@@ -1,5 +1,7 @@
 #include "services/all_in_one/calibration/calibration.hpp"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <cstring>
 #include <numeric>
@@ -13,6 +15,10 @@ namespace moesaic {
 namespace {
 
 using enum WeightKind;
+
+/// Freed blocks of so many bytes go back to the system at once. Left to itself malloc comes to keep
+/// up to 64 MB of them, and parts of layers that are gone pile up beside the one that is there.
+constexpr int kReturnedBytes = 1 << 20;
 
 /// The first of the kinds that read the same rows; none: their inputs are not looked at.
 std::optional<WeightKind> input_kind(const ModelConfig& config, WeightKind kind) {
@@ -53,6 +59,7 @@ bool same(const WeightId& a, const WeightId& b) {
 Result<std::unique_ptr<Calibration>> Calibration::start(ModelOptions options,
                                                         std::span<const ChatItem> items,
                                                         CalibrationSettings settings) {
+  ::mallopt(M_MMAP_THRESHOLD, kReturnedBytes);
   options.compute = "bf16";
   if (settings.memory == 0) settings.memory = available_memory();
   MOESAIC_TRY(auto model, open_model(options));

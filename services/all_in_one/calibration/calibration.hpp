@@ -34,7 +34,8 @@ struct CalibrationSettings {
 /// one matrix only the moments. One thread; kernels on the pool.
 class Calibration {
  public:
-  /// Reads every item, encodes its pictures and looks up its tokens.
+  /// Reads every item, encodes its pictures and looks up its tokens. From then on the process gives
+  /// large blocks that it frees back to the system.
   /// @param options whose checkpoint; its mode is not looked at
   /// @errors those of opening and of `ItemEncoder` (items by file and line); kTooLarge: it needs
   ///         more memory than there is, with the numbers; kUnsupported: a pack
