@@ -7,18 +7,21 @@
 namespace moesaic {
 namespace {
 
-TEST(CeilingsTest, WiderLevelsHaveHigherPeaks) {
+TEST(CeilingsTest, VectorPeaksAreHigherAndWiderOnesNoLower) {
   ThreadPool pool(1);
-  double last = 0;
+  double scalar = 0, avx2 = 0;
   for (const auto isa : available_isas()) {
     const double f32 = measure_peak_gops(isa, Compute::kF32, pool);
-    // Every level at least doubles its lanes but avx512bf16 and amx, whose f32 instruction is
-    // avx512's.
-    if (isa <= Isa::kAvx512) {
-      EXPECT_GT(f32, last) << isa_name(isa);
-    }
     EXPECT_TRUE(std::isfinite(f32));
-    last = f32;
+    if (isa == Isa::kScalar) scalar = f32;
+    if (isa == Isa::kAvx2) {
+      avx2 = f32;
+      EXPECT_GT(avx2, 2 * scalar);
+    }
+    // Some CPUs (Zen 4) do 512 bits in two halves: as fast as 256, within the noise.
+    if (isa >= Isa::kAvx512) {
+      EXPECT_GT(f32, 0.8 * avx2) << isa_name(isa);
+    }
   }
 }
 
