@@ -17,12 +17,13 @@ constexpr std::size_t kAreaBytes = std::size_t{192} << 20;
 /// Read at a time for one choice.
 constexpr std::size_t kPassBytes = std::size_t{4} << 20;
 constexpr std::size_t kPasses = 7;
-constexpr std::size_t kOutputs = 1024, kCols = 2560, kMostRows = 2;
+constexpr std::size_t kOutputs = 1024, kCols = 2560, kSeveralRows = 2;
 
 /// Products with matrices side by side in an area, one after the other, round and round.
 class Reader {
  public:
-  Reader() : pool_(1), area_(kAreaBytes), x_(kMostRows * kCols, 1.0F), y_(kMostRows * kOutputs) {
+  Reader()
+      : pool_(1), area_(kAreaBytes), x_(kSeveralRows * kCols, 1.0F), y_(kSeveralRows * kOutputs) {
     matrix_.format = WeightFormat::kW4r;
     matrix_.rows = kOutputs;
     matrix_.cols = kCols;
@@ -59,7 +60,7 @@ double median(std::array<double, kPasses> values) {
 /// Sets the fastest of `candidates`.
 StreamChoice choose(Reader& reader, cpu::StreamsOf of,
                     const std::vector<cpu::Streams>& candidates) {
-  const std::size_t rows = of == cpu::StreamsOf::kRow ? 1 : kMostRows;
+  const std::size_t rows = of == cpu::StreamsOf::kRow ? 1 : kSeveralRows;
   std::vector<std::array<double, kPasses>> rates(candidates.size());
   reader.read(rows);
   // Passes take turns: what disturbs the machine for a while disturbs all alike.

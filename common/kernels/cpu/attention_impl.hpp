@@ -138,7 +138,7 @@ struct PageFetch {
   const std::uint32_t* order = nullptr;  ///< [lines + kSpare] offsets in a page
   std::size_t lines = 0;
   std::size_t first = 0;
-  bool into_l2 = false;
+  bool into_l2 = false;  ///< as of PageStreams
 };
 
 /// One int8 page of 64 tokens for some units:

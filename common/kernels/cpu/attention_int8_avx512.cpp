@@ -22,6 +22,7 @@ MOESAIC_AVX512_INLINE __m512i broadcast4(const void* p) {
   return _mm512_set1_epi32(v);
 }
 
+/// Where lines that are asked for come; kNone: none are.
 enum class Into { kNone, kL1, kL2 };
 
 /// Asks for the lines of `PageFetch`, a few at a time all through the step: a burst would fill the

@@ -365,7 +365,8 @@ TEST_P(IntegerLinearTest, StreamsDoNotChangeBits) {
       for (const std::size_t ahead : {0U, 1088U})
         for (const bool into_l2 : {false, true}) {
           cpu::set_streams(of, {panels, ahead, into_l2});
-          EXPECT_TRUE(same_bits(run(isa, w, operand), want)) << panels << ' ' << ahead;
+          EXPECT_TRUE(same_bits(run(isa, w, operand), want))
+              << panels << ' ' << ahead << ' ' << into_l2;
         }
     cpu::set_streams(of, before);
   }
