@@ -81,7 +81,7 @@ StreamChoice choose(Reader& reader, cpu::StreamsOf of,
 
 StreamChoices tune_streams() {
   Reader reader;
-  std::vector<cpu::Streams> of_row = {{1, 0}, {2, 0}};
+  std::vector<cpu::Streams> of_row = {{1, 0}, {2, 0}, {1, 4352, true}, {2, 4352, true}};
   for (const std::size_t panels : {1U, 2U, 4U})
     for (const std::size_t ahead : {1088U, 2176U, 4352U, 6528U}) of_row.push_back({panels, ahead});
   std::vector<cpu::Streams> of_rows;

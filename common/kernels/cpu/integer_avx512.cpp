@@ -134,8 +134,9 @@ MOESAIC_AVX512 void tile_registers(const IntegerJob& job, const std::byte* panel
     }
 }
 
-/// One row of w4r: the products with raw codes first, then the multiplier of 16 k.
-template <int S>
+/// One row of w4r: the products with raw codes first, then the multiplier of 16 k. Into L2 goes one
+/// line in four: there the hardware brings the others, and a prefetch for each would slow it down.
+template <bool kIntoL2, int S>
 MOESAIC_AVX512 void gemv_w4r(const IntegerJob& job, const std::byte* panel, std::size_t apart,
                              std::size_t, std::size_t ahead, float* c) {
   const RowLayout& layout = *job.layout;
@@ -153,7 +154,7 @@ MOESAIC_AVX512 void gemv_w4r(const IntegerJob& job, const std::byte* panel, std:
 #pragma GCC unroll 4
       for (int s = 0; s < S; ++s) {
         const std::byte* v = block + s * apart;
-        fetch(v + ahead);
+        if constexpr (!kIntoL2) fetch(v + ahead);
         const auto* words = reinterpret_cast<const __m256i*>(v);
         const __m512i m0 = _mm512_cvtepu16_epi32(_mm256_load_si256(words));
         const __m512i m1 = _mm512_cvtepu16_epi32(_mm256_load_si256(words + 1));
@@ -163,8 +164,8 @@ MOESAIC_AVX512 void gemv_w4r(const IntegerJob& job, const std::byte* panel, std:
 #pragma GCC unroll 2
           for (int o = 0; o < 2; ++o) {
             const std::byte* line = v + 64 + (2 * j + o) * 128;
-            fetch(line + ahead);
-            fetch(line + ahead + 64);
+            if (!kIntoL2 || o == 0) fetch<kIntoL2>(line + ahead);
+            if constexpr (!kIntoL2) fetch(line + ahead + 64);
             // Prefetches stay spread among the loads; in a burst they cost a tenth of the speed.
             asm volatile("" : : : "memory");
             const __m512i c0 = _mm512_load_si512(line), c1 = _mm512_load_si512(line + 64);
@@ -236,6 +237,11 @@ constexpr RegisterTiles register_tiles() {
           .most_rows = Format::kGroupScale ? 4 : RegisterTiles::kMostRows};
 }
 
+template <bool kIntoL2>
+constexpr RegisterTiles gemv_tiles() {
+  return {.of = {{{gemv_w4r<kIntoL2, 1>}, {gemv_w4r<kIntoL2, 2>}, {gemv_w4r<kIntoL2, 4>}}}};
+}
+
 template <class Format>
 const RegisterTiles& register_tiles_by_cache(bool into_l2) {
   static constexpr RegisterTiles l1 = register_tiles<Format, false>(),
@@ -245,12 +251,13 @@ const RegisterTiles& register_tiles_by_cache(bool into_l2) {
 
 const RegisterTiles& register_tiles_for(const IntegerJob& job, bool into_l2) {
   // Sums of 16 values are there for a single row only.
-  static constexpr RegisterTiles w4r_row = {.of = {{{gemv_w4r<1>}, {gemv_w4r<2>}, {gemv_w4r<4>}}}};
+  static constexpr RegisterTiles w4r_row = gemv_tiles<false>(), w4r_row_l2 = gemv_tiles<true>();
   switch (job.w->format) {
     case WeightFormat::kW8r:
       return register_tiles_by_cache<W8r>(into_l2);
     case WeightFormat::kW4r:
-      return job.layout->rows == 1 ? w4r_row : register_tiles_by_cache<W4r>(into_l2);
+      if (job.layout->rows == 1) return into_l2 ? w4r_row_l2 : w4r_row;
+      return register_tiles_by_cache<W4r>(into_l2);
     case WeightFormat::kCcq25:
       return register_tiles_by_cache<Ccq25>(into_l2);
     case WeightFormat::kCcq275:

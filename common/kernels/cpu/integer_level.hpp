@@ -65,7 +65,7 @@ struct Streams {
   std::size_t panels = 1;  ///< read side by side: 1, 2 or 4
   /// Bytes between what is read and what is prefetched; 0 leaves it to the hardware.
   std::size_t ahead = 4352;
-  bool into_l2 = false;  ///< prefetched into L2 and no nearer; of several rows only
+  bool into_l2 = false;  ///< prefetched into L2 and no nearer
 };
 /// A single row waits for memory alone, several rows for their products too.
 enum class StreamsOf : std::size_t { kRow, kRows };
