@@ -88,6 +88,12 @@ struct PackOptions {
   std::function<void(std::uint32_t layer)> layer_done;
 };
 
+/// Copies what a model directory has beside weights, config.json and a pack's own texts: tokenizer,
+/// chat format and the like. They are on the disk when it returns.
+/// @errors kIo
+[[nodiscard]] Result<void> copy_companions(const std::filesystem::path& from,
+                                           const std::filesystem::path& to);
+
 /// Bytes of the matrices that a policy makes of a model: what the progress of `write_pack` goes to.
 std::uint64_t matrix_bytes(const ModelConfig& config, const PackPolicy& policy);
 

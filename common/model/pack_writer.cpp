@@ -411,31 +411,10 @@ class PackWriter {
     return any;
   }
 
-  /// On the disk before the manifest is.
-  static Result<void> copy(const fs::path& from, const fs::path& to) {
-    auto beside = to;
-    beside += ".tmp";
-    fs::copy_file(from, beside, fs::copy_options::overwrite_existing);
-    const int fd = ::open(beside.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return fail(Errc::kIo, beside.string() + ": " + std::strerror(errno));
-    auto done = publish_file(fd, beside, to);
-    ::close(fd);
-    return done;
-  }
-
   /// Everything else that a model directory has, then the manifest, which makes it a pack.
   Result<void> finish() {
     MOESAIC_CHECK(write_file(dir_ / "config.json", config_json_));
-    if (!options_.copy_from.empty())
-      for (const auto& entry : fs::directory_iterator(options_.copy_from)) {
-        const auto name = entry.path().filename();
-        const auto kind = name.extension();
-        if (!entry.is_regular_file() || kind == ".safetensors" || kind == ".pack" ||
-            name == "config.json" || name == kPackManifest || name == kUnfinished ||
-            name == "model.safetensors.index.json")
-          continue;
-        MOESAIC_CHECK(copy(entry.path(), dir_ / name));
-      }
+    if (!options_.copy_from.empty()) MOESAIC_CHECK(copy_companions(options_.copy_from, dir_));
     auto manifest = json::parse(settings()).as_object();
     manifest["quantized"] = options_.policy.quantized() || has_quantized();
     json::array formats;
@@ -461,7 +440,34 @@ class PackWriter {
   json::array files_;
 };
 
+/// On the disk when it returns.
+Result<void> copy_to_disk(const fs::path& from, const fs::path& to) {
+  auto beside = to;
+  beside += ".tmp";
+  fs::copy_file(from, beside, fs::copy_options::overwrite_existing);
+  const int fd = ::open(beside.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return fail(Errc::kIo, beside.string() + ": " + std::strerror(errno));
+  auto done = publish_file(fd, beside, to);
+  ::close(fd);
+  return done;
+}
+
 }  // namespace
+
+Result<void> copy_companions(const fs::path& from, const fs::path& to) try {
+  for (const auto& entry : fs::directory_iterator(from)) {
+    const auto name = entry.path().filename();
+    const auto kind = name.extension();
+    if (!entry.is_regular_file() || kind == ".safetensors" || kind == ".pack" ||
+        name == "config.json" || name == kPackManifest || name == kUnfinished ||
+        name == "model.safetensors.index.json")
+      continue;
+    MOESAIC_CHECK(copy_to_disk(entry.path(), to / name));
+  }
+  return {};
+} catch (const fs::filesystem_error& e) {
+  return fail(Errc::kIo, e.what());
+}
 
 std::uint64_t matrix_bytes(const ModelConfig& config, const PackPolicy& policy) {
   const auto plan = plan_weights(config, policy);

@@ -90,6 +90,29 @@ TEST(SynthCommandTest, APolicyMakesAPackThatAnswers) {
   EXPECT_EQ(got.status, 0) << got.err;
 }
 
+TEST(SynthCommandTest, ACheckpointWithATokenizerCanBeCalibratedAndAnswers) {
+  test::TempDir temp;
+  const auto config = (temp / "config.json").string(), chats = (temp / "chats.jsonl").string();
+  const auto model = (temp / "model").string(), pack = (temp / "pack").string();
+  auto text = *read_file(kDemo + "/config.json", 1 << 20);
+  const std::string key = "\"im_patch_id\": ";
+  text.replace(text.find(key), key.size(), key + "1");  // another model's id
+  std::ofstream(config) << text;
+  std::ofstream(chats) << R"({"messages": [{"role": "user", "content": "Hi"}], "answer": "Yes."})";
+  const auto made = test::run_program(
+      "moesaic", {"synth", "--model-config", config, "--tokenizer", "--output", model});
+  ASSERT_EQ(made.status, 0) << made.err;
+  const auto quantized =
+      test::run_program("moesaic", {"quantize", "--model", model, "--method", "calibrated",
+                                    "--calibration", chats, "--output", pack});
+  ASSERT_EQ(quantized.status, 0) << quantized.err;
+  EXPECT_THAT(quantized.err, HasSubstr("1 chats, "));
+  const auto got = test::run_program(
+      "moesaic", {"generate", "--model", pack, "--image", kDemo + "/eval/images/0001.png",
+                  "--prompt", "What do you see?", "--max-tokens", "4"});
+  EXPECT_EQ(got.status, 0) << got.err;
+}
+
 TEST(QuantizeCommandTest, BadInputEndsWithAClearError) {
   test::TempDir temp;
   std::ofstream(temp / "p.yaml") << "default: w4\natention: w8\n";

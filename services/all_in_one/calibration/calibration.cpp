@@ -122,6 +122,7 @@ Result<void> Calibration::embed(const ModelOptions& options, std::span<const Cha
     request->prompt = sequence->request->prompt;
     sequence->request = std::move(request);
     sequences_.push_back(std::move(*sequence));
+    if (settings_.encoded) settings_.encoded(sequences_.size(), rows_);
   }
   hidden_.shrink_to_fit();
   all_rows_.resize(rows_);

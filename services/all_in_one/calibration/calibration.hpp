@@ -26,6 +26,8 @@ struct CalibrationSettings {
   std::optional<RowsFile> kept;
   /// Bytes it may use; 0: what the system says is available.
   std::uint64_t memory = 0;
+  /// Told after each item how many are encoded, and their tokens: large pictures take a while.
+  std::function<void(std::size_t items, std::size_t tokens)> encoded;
 };
 
 /// What each matrix of the decoder is fed by a set of conversations, prompts and answers, images

@@ -1,32 +1,51 @@
 #include "services/all_in_one/calibration/layer_log.hpp"
 
 #include <cstdio>
-#include <numeric>
 
 #include "common/model/weight_encoder.hpp"
 #include "common/model/weight_list.hpp"
 
 namespace moesaic {
+namespace {
+
+/// True if an earlier matrix of the layer is fed the same.
+bool shares_inputs(WeightKind kind) {
+  using enum WeightKind;
+  return kind == kKey || kind == kValue || kind == kDenseUp || kind == kSharedUp ||
+         kind == kExpertUp;
+}
+
+}  // namespace
 
 LayerLog::LayerLog(const ModelConfig& config, Clock::time_point start)
-    : weights_(config.layers), start_(start), last_(start) {
+    : layers_(config.layers), start_(start), last_(start) {
   for_each_weight(config, [&](const WeightId& id) {
     const auto component = component_of(id);
-    if (component == Component::kAttention || component == Component::kDense ||
-        component == Component::kShared || is_expert(id.kind))
-      weights_[id.layer] += weight_shape(config, id).elements();
+    if (component != Component::kAttention && component != Component::kDense &&
+        component != Component::kShared && !is_expert(id.kind))
+      return;
+    const auto shape = weight_shape(config, id);
+    const auto cols = static_cast<double>(shape.cols);
+    auto& layer = layers_[id.layer];
+    layer.weights += shape.elements();
+    // Each row's errors go on to the columns that follow; inputs of its own want a factor.
+    layer.products += static_cast<double>(shape.elements()) * cols;
+    if (!shares_inputs(id.kind)) layer.products += cols * cols * cols;
   });
 }
 
 std::string LayerLog::done(std::uint32_t layer, Clock::time_point now) {
   const auto seconds = [](Clock::duration d) { return std::chrono::duration<double>(d).count(); };
-  done_ += weights_[layer];
-  const double rate = static_cast<double>(done_) / seconds(now - start_);
-  const auto left = std::accumulate(weights_.begin() + layer + 1, weights_.end(), std::uint64_t{0});
+  const double spent = seconds(now - start_);
+  done_.weights += layers_[layer].weights;
+  done_.products += layers_[layer].products;
+  double left = 0;
+  for (std::size_t i = layer + 1; i < layers_.size(); ++i) left += layers_[i].products;
   char text[128];
   std::snprintf(text, sizeof text, "layer %u of %zu: %.1f s, %.1f M weights/s, about %.1f min left",
-                layer + 1, weights_.size(), seconds(now - last_), rate * 1e-6,
-                static_cast<double>(left) / rate / 60);
+                layer + 1, layers_.size(), seconds(now - last_),
+                static_cast<double>(done_.weights) / spent * 1e-6,
+                left / done_.products * spent / 60);
   last_ = now;
   return text;
 }

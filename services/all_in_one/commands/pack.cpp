@@ -1,5 +1,6 @@
 #include "common/model/pack.hpp"
 
+#include <chrono>
 #include <cstdio>
 #include <optional>
 
@@ -18,6 +19,7 @@ namespace {
 
 constexpr std::size_t kMaxTextBytes = 1 << 20;
 constexpr std::size_t kMaxDataBytes = std::size_t{1} << 30;
+constexpr auto kTellEvery = std::chrono::seconds(10);
 
 struct Options {
   std::string model, output, format, policy, method = "search", calibration;
@@ -68,6 +70,13 @@ Result<std::unique_ptr<Calibration>> calibrate(const Options& options, PackOptio
   settings.kept.emplace(std::filesystem::path(options.output) / "calibration_rows",
                         sha256_hex(key));
   const auto available = available_memory();
+  settings.encoded = [&items, told = std::chrono::steady_clock::now()](std::size_t done,
+                                                                       std::size_t tokens) mutable {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - told < kTellEvery) return;
+    told = now;
+    std::fprintf(stderr, "%zu of %zu chats encoded, %zu tokens\n", done, items.size(), tokens);
+  };
   MOESAIC_TRY(auto calibration, Calibration::start(model, items, std::move(settings)));
   std::fprintf(stderr, "%zu chats, %zu tokens; memory: %s; %.2f GB are available\n", items.size(),
                calibration->rows(), to_text(calibration->memory()).c_str(),

@@ -17,6 +17,7 @@ struct Options {
   std::string config, output;
   double shard_gb = 5;
   std::string format = "checkpoint", policy;
+  bool tokenizer = false;
   unsigned threads = 0;
 };
 
@@ -35,7 +36,8 @@ Result<std::string> with_demo_tokens(std::string_view text) try {
 }
 
 /// The demo model takes small pictures only; a model of full size takes them as published.
-Result<void> allow_large_pictures(const std::filesystem::path& file) try {
+Result<void> allow_large_pictures(const std::filesystem::path& model) try {
+  const auto file = model / "preprocessor_config.json";
   MOESAIC_TRY(const auto text, read_file(file, kMaxConfigBytes));
   auto config = boost::json::parse(text).as_object();
   for (const auto* key : {"min_pixels", "max_pixels", "image_min_pixels", "image_max_pixels",
@@ -43,7 +45,7 @@ Result<void> allow_large_pictures(const std::filesystem::path& file) try {
     config.erase(key);
   return write_file(file, boost::json::serialize(config) + "\n");
 } catch (const std::exception& e) {
-  return fail(Errc::kCorrupt, file.string() + ": " + e.what());
+  return fail(Errc::kCorrupt, model.string() + ": preprocessor_config.json: " + e.what());
 }
 
 /// A pack of synthetic weights that can be served: with the demo model's tokenizer and chat beside
@@ -67,19 +69,25 @@ Result<void> write_synthetic_pack(const Options& options, std::string_view given
   MOESAIC_CHECK(
       write_pack(config, text, *source, pack, options.output, pool,
                  [&line](std::uint64_t bytes, const std::string& what) { line(bytes, what); }));
-  return allow_large_pictures(std::filesystem::path(options.output) / "preprocessor_config.json");
+  return allow_large_pictures(options.output);
 }
 
 Result<void> run(const Options& options) {
-  MOESAIC_TRY(const auto text, read_file(options.config, kMaxConfigBytes));
-  MOESAIC_TRY(const auto config, parse_model_config(text, options.config));
+  MOESAIC_TRY(auto text, read_file(options.config, kMaxConfigBytes));
   if (options.format != "checkpoint" || !options.policy.empty())
     return write_synthetic_pack(options, text);
+  if (options.tokenizer) {
+    MOESAIC_TRY(text, with_demo_tokens(text));
+  }
+  MOESAIC_TRY(const auto config, parse_model_config(text, options.config));
   ProgressLine line("writing", inspect(config).total.bytes);
-  return write_synthetic_checkpoint(
+  MOESAIC_CHECK(write_synthetic_checkpoint(
       config, text, options.output, static_cast<std::uint64_t>(options.shard_gb * 1e9),
       options.threads > 0 ? options.threads : usable_cpus(),
-      [&line](std::uint64_t bytes, const std::string& what) { line(bytes, what); });
+      [&line](std::uint64_t bytes, const std::string& what) { line(bytes, what); }));
+  if (!options.tokenizer) return {};
+  MOESAIC_CHECK(copy_companions(demo_model_dir(), options.output));
+  return allow_large_pictures(options.output);
 }
 
 }  // namespace
@@ -103,6 +111,9 @@ void add_synth(CLI::App& app, int& status) {
   command->add_option("--policy", options->policy, "YAML: a pack, a format for each component")
       ->check(CLI::ExistingFile)
       ->excludes(format);
+  command->add_flag("--tokenizer", options->tokenizer,
+                    "a checkpoint, too, gets the demo model's tokenizer, special tokens and chat "
+                    "format, as packs do");
   command->add_option("--shard-gb", options->shard_gb, "size of a file, 1e9 bytes")
       ->capture_default_str()
       ->check(CLI::Range(0.001, 1000.0));

@@ -215,9 +215,15 @@ TEST_F(CalibrationTest, StatisticsEqualThoseOfTheWholeModelsIntermediates) {
   settings.kappa = 100;
   settings.few_rows = kFew;
   settings.pooled_rows = 1 << 20;
+  std::vector<std::pair<std::size_t, std::size_t>> encoded;
+  settings.encoded = [&](std::size_t items, std::size_t tokens) {
+    encoded.emplace_back(items, tokens);
+  };
   const auto started = Calibration::start(demo(), items_, settings);
   ASSERT_TRUE(started) << started.error().what;
   auto& calibration = **started;
+  ASSERT_EQ(encoded.size(), items_.size());
+  EXPECT_EQ(encoded.back(), std::pair(items_.size(), calibration.rows()));
   EXPECT_EQ(calibration.rows(), ffn_in_.size());
   const std::size_t hidden = model_.config.hidden;
   const auto get = [&](const WeightId& id) {
@@ -355,6 +361,18 @@ TEST(LayerLogTest, TellsRateAndTimeLeft) {
   EXPECT_THAT(late.done(5, start + std::chrono::seconds(3)),
               testing::AllOf(testing::StartsWith("layer 6 of 6: 1.0 s"),
                              testing::EndsWith("about 0.0 min left")));
+}
+
+TEST(LayerLogTest, KnowsADenseLayerFromOneWithExperts) {
+  const auto config = load_model_config(kDemo.parent_path() / "ernie-4.5-vl-28b-a3b.json");
+  ASSERT_TRUE(config) << config.error().what;
+  // Measured: 51 s for the dense layer, then 94 s for each of the others.
+  const auto start = LayerLog::Clock::now();
+  LayerLog log(*config, start);
+  const auto told = log.done(0, start + std::chrono::seconds(51));
+  const auto about = told.find("about ");
+  ASSERT_NE(about, std::string::npos);
+  EXPECT_NEAR(std::stod(told.substr(about + 6)), 27 * 94 / 60.0, 6) << told;
 }
 
 TEST(CalibrationItemsTest, TheDemoModelsSetIsAnotherThanTheHeldOutOne) {
