@@ -73,15 +73,16 @@ MOESAIC_AVX512 float dot(const float* a, const float* b, std::size_t n) {
 template <std::size_t kRows>
 MOESAIC_AVX512 void dots_of(const float* const* a, const float* b, std::size_t count, std::size_t n,
                             float* const* y) {
-  std::size_t i = 0;
-  for (; i + 2 <= count; i += 2) {
-    const float* pair[2] = {b + i * n, b + (i + 1) * n};
+  // One column of each half: two streams through memory that go on from column to column.
+  const std::size_t half = count / 2;
+  for (std::size_t i = 0; i < half; ++i) {
+    const float* pair[2] = {b + i * n, b + (half + i) * n};
     float found[kRows][2];
     dot_block<kRows, 2>(a, pair, n, found);
-    for (std::size_t r = 0; r < kRows; ++r) y[r][i] = found[r][0], y[r][i + 1] = found[r][1];
+    for (std::size_t r = 0; r < kRows; ++r) y[r][i] = found[r][0], y[r][half + i] = found[r][1];
   }
-  for (; i < count; ++i)
-    for (std::size_t r = 0; r < kRows; ++r) y[r][i] = dot(a[r], b + i * n, n);
+  if (count % 2 != 0)
+    for (std::size_t r = 0; r < kRows; ++r) y[r][count - 1] = dot(a[r], b + (count - 1) * n, n);
 }
 
 /// Vector v of the stripes of dots of kDotRows rows and kColumns columns: acc[r][i].
