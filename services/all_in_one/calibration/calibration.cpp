@@ -20,7 +20,12 @@ using enum WeightKind;
 /// up to 64 MB of them, and parts of layers that are gone pile up beside the one that is there.
 constexpr int kReturnedBytes = 1 << 20;
 
-/// The first of the kinds that read the same rows; none: their inputs are not looked at.
+bool same(const WeightId& a, const WeightId& b) {
+  return a.kind == b.kind && a.layer == b.layer && a.modality == b.modality && a.expert == b.expert;
+}
+
+}  // namespace
+
 std::optional<WeightKind> input_kind(const ModelConfig& config, WeightKind kind) {
   switch (kind) {
     case kLmHead:
@@ -49,12 +54,6 @@ std::optional<WeightKind> input_kind(const ModelConfig& config, WeightKind kind)
       return std::nullopt;
   }
 }
-
-bool same(const WeightId& a, const WeightId& b) {
-  return a.kind == b.kind && a.layer == b.layer && a.modality == b.modality && a.expert == b.expert;
-}
-
-}  // namespace
 
 Result<std::unique_ptr<Calibration>> Calibration::start(ModelOptions options,
                                                         std::span<const ChatItem> items,

@@ -15,6 +15,10 @@
 
 namespace moesaic {
 
+/// The first of the kinds of a layer that read the same rows as `kind`; none: their inputs are not
+/// looked at.
+std::optional<WeightKind> input_kind(const ModelConfig& config, WeightKind kind);
+
 struct CalibrationSettings {
   /// Rows that the statistics of a whole layer count for, beside an expert's own.
   double kappa = 2048;

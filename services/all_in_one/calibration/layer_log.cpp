@@ -4,18 +4,9 @@
 
 #include "common/model/weight_encoder.hpp"
 #include "common/model/weight_list.hpp"
+#include "services/all_in_one/calibration/calibration.hpp"
 
 namespace moesaic {
-namespace {
-
-/// True if an earlier matrix of the layer is fed the same.
-bool shares_inputs(WeightKind kind) {
-  using enum WeightKind;
-  return kind == kKey || kind == kValue || kind == kDenseUp || kind == kSharedUp ||
-         kind == kExpertUp;
-}
-
-}  // namespace
 
 LayerLog::LayerLog(const ModelConfig& config, Clock::time_point start)
     : layers_(config.layers), start_(start), last_(start) {
@@ -30,7 +21,7 @@ LayerLog::LayerLog(const ModelConfig& config, Clock::time_point start)
     layer.weights += shape.elements();
     // Each row's errors go on to the columns that follow; inputs of its own want a factor.
     layer.products += static_cast<double>(shape.elements()) * cols;
-    if (!shares_inputs(id.kind)) layer.products += cols * cols * cols;
+    if (input_kind(config, id.kind) == id.kind) layer.products += cols * cols * cols;
   });
 }
 

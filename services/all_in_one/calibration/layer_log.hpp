@@ -17,8 +17,8 @@ class LayerLog {
   explicit LayerLog(const ModelConfig& config, Clock::time_point start = Clock::now());
 
   /// `layer 3 of 28: 61.0 s, 11.2 M weights/s, about 24.0 min left`; the rate is that of all layers
-  /// so far, of this run. What is left counts by its products: a dense layer has a twelfth of the
-  /// weights of one with experts and takes half of the time.
+  /// so far, of this run. What is left counts by its products: a dense layer of the 28B model has a
+  /// tenth of the weights of one with experts and takes half of the time.
   std::string done(std::uint32_t layer, Clock::time_point now = Clock::now());
 
  private:

@@ -19,6 +19,7 @@ namespace {
 
 constexpr std::size_t kMaxTextBytes = 1 << 20;
 constexpr std::size_t kMaxDataBytes = std::size_t{1} << 30;
+/// Between two lines about chats that are encoded.
 constexpr auto kTellEvery = std::chrono::seconds(10);
 
 struct Options {

@@ -22,7 +22,7 @@ struct Options {
 };
 
 /// The configuration with the ids of special tokens that the demo model's tokenizer has.
-Result<std::string> with_demo_tokens(std::string_view text) try {
+Result<std::string> with_demo_tokens(std::string_view text, const std::string& file) try {
   MOESAIC_TRY(const auto demo, read_file(demo_model_dir() / "config.json", kMaxConfigBytes));
   const auto from = boost::json::parse(demo).as_object();
   auto to = boost::json::parse(text).as_object();
@@ -32,7 +32,7 @@ Result<std::string> with_demo_tokens(std::string_view text) try {
     if (const auto* id = from.if_contains(key)) to[key] = *id;
   return boost::json::serialize(to);
 } catch (const std::exception& e) {
-  return fail(Errc::kCorrupt, e.what());
+  return fail(Errc::kCorrupt, file + ": " + e.what());
 }
 
 /// The demo model takes small pictures only; a model of full size takes them as published.
@@ -51,7 +51,7 @@ Result<void> allow_large_pictures(const std::filesystem::path& model) try {
 /// A pack of synthetic weights that can be served: with the demo model's tokenizer and chat beside
 /// them.
 Result<void> write_synthetic_pack(const Options& options, std::string_view given) {
-  MOESAIC_TRY(const auto text, with_demo_tokens(given));
+  MOESAIC_TRY(const auto text, with_demo_tokens(given, options.config));
   MOESAIC_TRY(const auto config, parse_model_config(text, options.config));
   PackOptions pack;
   if (options.policy.empty()) {
@@ -77,7 +77,7 @@ Result<void> run(const Options& options) {
   if (options.format != "checkpoint" || !options.policy.empty())
     return write_synthetic_pack(options, text);
   if (options.tokenizer) {
-    MOESAIC_TRY(text, with_demo_tokens(text));
+    MOESAIC_TRY(text, with_demo_tokens(text, options.config));
   }
   MOESAIC_TRY(const auto config, parse_model_config(text, options.config));
   ProgressLine line("writing", inspect(config).total.bytes);
